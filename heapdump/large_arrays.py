@@ -58,8 +58,8 @@ def resized(array: NDArray[Kind], count: int) -> NDArray[Kind]:
         array.resize(count, refcheck=False)
         return array
     out = empty(count, array.dtype.type)
-    kept = min(count, len(array))
-    out[:kept] = array[:kept]
+    copied = min(count, len(array))
+    out[:copied] = array[:copied]
     return out
 
 

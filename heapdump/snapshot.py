@@ -168,8 +168,8 @@ class Snapshot:
 
     def heap_at(self, address: int) -> Heap | None:
         """The heap that the address belongs to, of several the one with the smallest part there; None without one."""
-        parts = ((extent.span.size, heap) for heap in self.heaps for extent in heap.extents if address in extent.span)
-        return min(parts, key=lambda part: part[0], default=(0, None))[1]
+        extents = ((extent.span.size, heap) for heap in self.heaps for extent in heap.extents if address in extent.span)
+        return min(extents, key=lambda part: part[0], default=(0, None))[1]
 
     def decoded(self, name: str, address: int, data: bytes) -> Decoded | None:
         """An encoded structure of a heap, decoded; None for one that is not encoded, or whose key is not known.

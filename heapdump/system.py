@@ -210,8 +210,8 @@ def is_stream_path(path: Path) -> bool:
     """
     if IS_WINDOWS:
         return path.name.lower() in ("nul", "con", "conout$")
-    parts = path.absolute().parts
-    return len(parts) > 2 and parts[1] in ("dev", "proc")
+    names = path.absolute().parts
+    return len(names) > 2 and names[1] in ("dev", "proc")
 
 
 def is_device_name(path: Path) -> bool:
@@ -230,10 +230,10 @@ def long_path(path: Path) -> Path:
     """
     if not IS_WINDOWS or (len(os.fspath(path)) < _SHORT_PATH and path.is_absolute()):
         return path
-    whole = ntpath.abspath(os.fspath(path))
-    if len(whole) < _SHORT_PATH or whole.startswith(("\\\\?\\", "\\\\.\\")):
+    full = ntpath.abspath(os.fspath(path))
+    if len(full) < _SHORT_PATH or full.startswith(("\\\\?\\", "\\\\.\\")):
         return path
-    return Path(f"\\\\?\\UNC\\{whole[2:]}" if whole.startswith("\\\\") else f"\\\\?\\{whole}")
+    return Path(f"\\\\?\\UNC\\{full[2:]}" if full.startswith("\\\\") else f"\\\\?\\{full}")
 
 
 def understands_escapes(number: int) -> bool:

@@ -124,6 +124,13 @@ ROOMS = sorted({room(path) for path in FILES})
 every_room = pytest.mark.parametrize("name", ROOMS)
 
 
+NO_NAMES = {
+    "wounds", "marks", "parts", "whole", "heads", "hoards", "kept", "lost", "holding", "told", "mine", "odd", "sure",
+    "some", "every",
+}  # fmt: skip
+"""Names that say nothing of what they hold."""
+
+
 @cache
 def imports(path: Path) -> frozenset[str]:
     """Names of modules that the file imports at run time."""
@@ -196,6 +203,26 @@ def test_no_class_name_stands_for_two_classes() -> None:
             if isinstance(node, ast.ClassDef):  # _Names and Names are one name for a reader
                 places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+@every_room
+def test_names_say_what_they_hold(name: str) -> None:
+    """Words that could stand for anything are no names; `parts` is one function's (`large_arrays`)."""
+
+    def fault(path: Path) -> list[str]:
+        found = {one for node in ast.walk(ast.parse(path.read_text())) for one in _bound(node)}
+        return sorted(one for one in found if one.strip("_").lower() in NO_NAMES)
+
+    assert offenders(name, fault) == {}
+
+
+def _bound(node: ast.AST) -> list[str]:
+    """The names of variables, arguments and members that a node of a syntax tree gives a value."""
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return [node.id if isinstance(node, ast.Name) else node.attr]
+    return []
 
 
 @every_room

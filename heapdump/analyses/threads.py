@@ -20,5 +20,5 @@ def all_stacks(process: Process, threads: Sequence[Thread], namer: Namer) -> dic
 def frames_of_thread(process: Process, thread: int, namer: Namer) -> list[StackFrame]:
     """The frames of the thread with this id, innermost first, of the first view that has some."""
     found = next((one for one in process.threads if one.id == thread), None)
-    every = (thread_frames(process, found, view, namer) for view in reversed(process.views)) if found else ()
-    return next((frames for frames in every if frames), [])
+    stacks = (thread_frames(process, found, view, namer) for view in reversed(process.views)) if found else ()
+    return next((frames for frames in stacks if frames), [])

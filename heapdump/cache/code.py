@@ -24,16 +24,16 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
     files = sorted(path for path in home.rglob("*") if path.suffix in (".py", ".json"))
     states = [(str(path), state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]]
     own = folder / _OWN
-    kept = own / digest(repr(states))[:_NAME_LENGTH]
+    file = own / digest(repr(states))[:_NAME_LENGTH]
     with contextlib.suppress(OSError, ValueError):
         if not system.others_can_write(own):
-            return read_text(kept)
+            return read_text(file)
     found = hashlib.sha256()
     for path in files:
         data = path.read_bytes()
         found.update(f"{path.relative_to(home).as_posix()} {len(data)}\n".encode() + data)
     with contextlib.suppress(OSError):
-        _keep(kept, found.hexdigest())
+        _keep(file, found.hexdigest())
     return found.hexdigest()
 
 

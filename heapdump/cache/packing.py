@@ -165,6 +165,6 @@ def _packed(column: NDArray[Any], packing: Packing) -> tuple[Packing, NDArray[np
         if small is not None:
             short[bad] = 0
             small[low:high] = short
-    parts = [np.concatenate(places).astype(_place(rows)), np.concatenate(numbers)]
-    out = [one.view(np.uint8) for one in ([] if small is None else [small]) + parts]
+    columns = [np.concatenate(places).astype(_place(rows)), np.concatenate(numbers)]
+    out = [one.view(np.uint8) for one in ([] if small is None else [small]) + columns]
     return Packing(width, packing.steps, packing.base, packing.shift, count), np.concatenate(out)

@@ -59,13 +59,13 @@ def _compile(*, as_json: bool) -> int:
     from heapdump import kernels
 
     try:
-        kept, made = kernels.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
+        present, made = kernels.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
     except ImportError as error:
         raise WrongUsage(f"loops are compiled by numba, which is not installed: {error}") from error
     if as_json:
-        click.echo(json.dumps(_envelope({"compiled": made, "kept": kept}), indent=1))
+        click.echo(json.dumps(_envelope({"compiled": made, "kept": present}), indent=1))
     else:
-        click.echo(f"compiled: {plural(made, 'loop')}; there already: {kept}")
+        click.echo(f"compiled: {plural(made, 'loop')}; there already: {present}")
     return 0
 
 

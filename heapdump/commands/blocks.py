@@ -113,8 +113,8 @@ def _rows_at(snapshot: Snapshot, rows: NDArray[np.int64], address: int) -> NDArr
     from heapdump.analyses.blocks.locate import locate
 
     block = locate(snapshot.walk.table, snapshot.process.space, address).block
-    kept: NDArray[np.int64] = rows[rows == (-1 if block is None else block.row)]
-    return kept
+    matching: NDArray[np.int64] = rows[rows == (-1 if block is None else block.row)]
+    return matching
 
 
 def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> Answer:

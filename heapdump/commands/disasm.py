@@ -23,9 +23,9 @@ _DEFAULT = 8
 
 @option("--before", type=int, metavar="N", help=f"Instructions before the address.  [default: {_DEFAULT}]")
 @option("--after", type=int, metavar="N", help=f"Instructions after it.  [default: {_DEFAULT}]")
-@option("--function", "whole", is_flag=True, help="The whole function that holds the address.")
+@option("--function", "as_function", is_flag=True, help="The whole function that holds the address.")
 @dump_command("disasm", takes_address=True)
-def command(request: Request, address: str, before: int | None, after: int | None, whole: bool) -> int:
+def command(request: Request, address: str, before: int | None, after: int | None, as_function: bool) -> int:
     """Code at an address, as WinDbg's u, ub and uf.
 
     Operands in memory show their values, those of registers by --thread and --frame. Code that the dump lacks is read
@@ -40,7 +40,7 @@ def command(request: Request, address: str, before: int | None, after: int | Non
     from heapdump.analyses.by_hand.listing import Lister, code_view
 
     request.refuse_sorting("disasm")
-    if whole and (before is not None or after is not None):
+    if as_function and (before is not None or after is not None):
         raise WrongUsage("--function shows the whole function, --before and --after show a part")
     with request.open() as snapshot:
         namer = snapshot.namer(request.image_path, request.symbol_path)
@@ -49,7 +49,7 @@ def command(request: Request, address: str, before: int | None, after: int | Non
         lister = Lister(place, code_view(place, at), pointees_of(snapshot, namer).at)
         listing = (
             lister.function_at(at)
-            if whole
+            if as_function
             else lister.around(at, _DEFAULT if before is None else before, _DEFAULT if after is None else after)
         )
         answer = Answer(

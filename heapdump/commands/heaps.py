@@ -108,8 +108,8 @@ def _verified(count: HeapCount | None) -> str:
 
 def total_bytes(heap: Heap) -> int | None:
     """Committed bytes of the segments and of the large blocks; None where neither is known."""
-    parts = [part for part in (heap.committed_bytes, heap.large_committed_bytes) if part is not None]
-    return sum(parts) if parts else None
+    known = [part for part in (heap.committed_bytes, heap.large_committed_bytes) if part is not None]
+    return sum(known) if known else None
 
 
 _BAR = 16
@@ -217,8 +217,8 @@ def _page(request: Request, snapshot: Snapshot, rows: Sequence[Heap]) -> list[Pa
     page: list[PageItem] = [Table(view(snapshot, rows), shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
         page.append(Lines([[(_totals(rows), "")]]))
-        if kinds := by_kind(rows, walk):
-            page.append(Table(KINDS, kinds))
+        if counted := by_kind(rows, walk):
+            page.append(Table(KINDS, counted))
     if any(heap.trust.value != "exact" for heap in rows):
         inexact = "~ not exact: damaged, or verified with the layout of a neighbouring Windows build"
         page.append(Lines([[(inexact, "dim")]]))

@@ -200,8 +200,8 @@ class _LeaksPage:
         blocks, size = leaks.omitted_blocks, leaks.omitted_bytes
         if not self.question.is_about_all:
             table = self.snapshot.walk.table
-            every = select(table, self.snapshot.heaps, Filter())
-            blocks, size = len(every) - leaks.blocks, int(table.sizes(every).sum()) - leaks.bytes
+            unfiltered = select(table, self.snapshot.heaps, Filter())
+            blocks, size = len(unfiltered) - leaks.blocks, int(table.sizes(unfiltered).sum()) - leaks.bytes
         return f"; left out by options: {text.plural(blocks, 'block')}, {text.size(size)}" if blocks else ""
 
     def _page(self) -> Iterator[PageItem]:

@@ -164,13 +164,13 @@ def _in_depth(request: Request, snapshot: Snapshot, name: str | None, wanted: se
         for one in found
         if one.image is None or one.unreadable_tables
     ]
-    lost = f"parts of {text.plural(len(missing), 'module')} are not in the dump: {', '.join(missing[:5])}"
+    missing_words = f"parts of {text.plural(len(missing), 'module')} are not in the dump: {', '.join(missing[:5])}"
     return Answer(
         "modules",
         data=lambda: [record(detail) for detail in rows],
         records=lambda: (record(detail) for detail in rows),
         page=lambda: (item for one in rows for item in detail_page(request, one, shown, memory_only=memory_only)),
-        gaps=(f"{lost}{' …' if len(missing) > 5 else ''}",) if missing else (),
+        gaps=(f"{missing_words}{' …' if len(missing) > 5 else ''}",) if missing else (),
         nested={"pdb": ("path", "guid", "age", "source", "reason")},
     )
 

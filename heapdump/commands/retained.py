@@ -200,8 +200,8 @@ def _grouped(context: _Context, by: By) -> Answer:
 
     group = partial(group_rows, context.request, context.snapshot, by=by)
     found, ranked = retained_groups(context.graph, context.tree, group)
-    every = [_group_record(context, one, total) for one, total in ranked]
-    rows = context.request.rows(every, lambda row: row)[: context.most]
+    records = [_group_record(context, one, total) for one, total in ranked]
+    rows = context.request.rows(records, lambda row: row)[: context.most]
     columns: tuple[Column[Record], ...] = (
         size_column(
             "Retained",

@@ -70,9 +70,9 @@ def command(request: Request, pattern: str, at: str | None, usage: str | None, f
         space = snapshot.process.space
         wanted = _patterns(request, snapshot, pattern, form)
         spans = searched_spans(snapshot.usage, usage, span_in(request, snapshot, at) if at else None)
-        every = find_all(space, spans, wanted)
-        hits = list(itertools.islice(every, min(count, sys.maxsize)))
-        is_cut = next(every, None) is not None
+        found_places = find_all(space, spans, wanted)
+        hits = list(itertools.islice(found_places, min(count, sys.maxsize)))
+        is_cut = next(found_places, None) is not None
         found = _SearchHits(request, snapshot, hits)
         rows = request.rows(hits, found.short_record)
         answer = Answer(
@@ -175,10 +175,10 @@ class _SearchHits:
             for hit in hits:
                 usage = self.usage(hit)
                 counts[usage] = counts.get(usage, 0) + 1
-            parts = ", ".join(
+            words = ", ".join(
                 f"{usage} {count:,}" for usage, count in sorted(counts.items(), key=lambda item: -item[1])
             )
-            yield Lines([[(f"{text.plural(len(hits), 'place')}: {parts}", "")]])
+            yield Lines([[(f"{text.plural(len(hits), 'place')}: {words}", "")]])
 
     def _owner_words(self, hit: Hit) -> str:
         owner = self.owner(hit)

@@ -105,13 +105,13 @@ class _StructQuestion:
         view = self._view(at)
         found = find_struct(self.snapshot.process, self._layout(view, at), self.namer.types, name)
         seen = self._seen(found, view, at)
-        lost = f"the dump does not hold {text.plural(seen.missing_bytes, 'byte')} of the structure"
+        missing = f"the dump does not hold {text.plural(seen.missing_bytes, 'byte')} of the structure"
         return Answer(
             "struct",
             data=lambda: [row_record(row) for row in seen.rows],
             records=lambda: (row_record(row) for row in seen.rows),
             page=lambda: _page(found, at, seen),
-            gaps=(lost,) if seen.missing_bytes else (),
+            gaps=(missing,) if seen.missing_bytes else (),
             notes=seen.notes,
         )
 

@@ -217,9 +217,9 @@ class _SummaryPage:
         if self.graph is not None:
             style = "yellow" if self.graph.leaked.blocks and self.graph.is_complete else ""
             yield Lines([[(self.graph.sentence, style), arrow(snapshot, ("leaks", "--unreachable"))]])
-        told = [one for one in self.headlines if not one.kind.is_damage]
-        if told:
-            yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in told])
+        contents = [one for one in self.headlines if not one.kind.is_damage]
+        if contents:
+            yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in contents])
         if summary.reconciliation:
             rows = sorted((row for row in summary.reconciliation if row.bytes), key=lambda row: -row.bytes)
             yield Table(reconciliation_columns(summary), rows)

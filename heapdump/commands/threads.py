@@ -155,8 +155,8 @@ def command(request: Request, thread_id: str | None, frames: bool, registers: bo
             """The JSON record of a thread, with its frames and registers where they were asked for."""
             out = _record(thread, locks)
             if frames:
-                every = (one for stack in found[thread.index] for one in stack.frames)
-                out["frames"] = [stack_frame_record(one, args=args) for one in every]
+                stack_frames = (one for stack in found[thread.index] for one in stack.frames)
+                out["frames"] = [stack_frame_record(one, args=args) for one in stack_frames]
             return out | ({"registers": values.records(thread)} if registers else {})
 
         rows = request.rows(wanted, lambda thread: _record(thread, locks))

@@ -182,6 +182,6 @@ def _exactly(file: BinaryIO, at: int, size: int) -> bytes:
 
 def _checksum(data: bytes, before: int) -> int:
     """XOR of the little-endian words; the last 1 to 3 bytes count as a big-endian number. [MS-CAB] section 3.1."""
-    whole = len(data) // 4 * 4
-    words = np.frombuffer(data[:whole], "<u4")
-    return before ^ int(np.bitwise_xor.reduce(words, initial=0)) ^ int.from_bytes(data[whole:], "big")
+    aligned = len(data) // 4 * 4
+    words = np.frombuffer(data[:aligned], "<u4")
+    return before ^ int(np.bitwise_xor.reduce(words, initial=0)) ^ int.from_bytes(data[aligned:], "big")

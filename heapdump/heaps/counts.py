@@ -31,8 +31,8 @@ def count_blocks(
 
 def _count(sums: NDArray[np.int64], log: WalkLog) -> HeapCount:
     return HeapCount(
-        kinds=_kinds(sums, 0),
-        internal=_kinds(sums, INTERNAL),
+        kinds=_kind_counts(sums, 0),
+        internal=_kind_counts(sums, INTERNAL),
         hosted=tuple(log.hosted),
         headers=log.headers,
         integrity=log.good_headers / log.headers if log.headers else None,
@@ -41,9 +41,9 @@ def _count(sums: NDArray[np.int64], log: WalkLog) -> HeapCount:
     )
 
 
-def _kinds(sums: NDArray[np.int64], internal: int) -> tuple[KindCount, ...]:
-    kinds = (_kind(sums, kind, internal) for kind in BlockKind.known())
-    return tuple(kind for kind in kinds if kind.busy_blocks or kind.free_blocks)
+def _kind_counts(sums: NDArray[np.int64], internal: int) -> tuple[KindCount, ...]:
+    counted = (_kind(sums, kind, internal) for kind in BlockKind.known())
+    return tuple(kind for kind in counted if kind.busy_blocks or kind.free_blocks)
 
 
 def _kind(sums: NDArray[np.int64], kind: BlockKind, internal: int) -> KindCount:

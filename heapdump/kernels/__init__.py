@@ -86,18 +86,18 @@ def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
     from heapdump.kernels import code_files
     from heapdump.kernels.compiler import machine_code
 
-    kept = made = 0
+    present = made = 0
     for name, forms in known_forms().items():
         module, _, function_name = name.rpartition(".")
         function = getattr(importlib.import_module(f"{__name__}.{module}"), function_name)
         for form in forms:
             if code_files.read(function, form) is not None:
-                kept += 1
+                present += 1
                 continue
             say(f"compiling {name}")
             code_files.write(function, form, machine_code(function, form))
             made += 1
-    return kept, made
+    return present, made
 
 
 def known_forms() -> dict[str, list[str]]:

@@ -56,18 +56,18 @@ class Places(NamedTuple):
 
 
 def read_starts(
-    chosen: ArrayColumn, rows: RowReader, file: FileWords, kinds: Output, first: Output, second: Output, third: Output,
-    fourth: Output,
+    chosen: ArrayColumn, rows: RowReader, file: FileWords, kind_of: Output, first: Output, second: Output,
+    third: Output, fourth: Output,
 ) -> None:  # fmt: skip
     """Reads the first words of each chosen row: 16 bytes, zero behind the requested ones, and the 16 bytes behind them.
 
-    `kinds` becomes EMPTY, ABSENT, ZEROS, OPEN, or UNDECIDED where the words do not lie in one range of memory.
+    `kind_of` becomes EMPTY, ABSENT, ZEROS, OPEN, or UNDECIDED where the words do not lie in one range of memory.
 
     Args:
         chosen: (n,) rows.
         rows: the block table.
         file: see `FileWords`.
-        kinds: (n,).
+        kind_of: (n,).
         first: (n,) 0 for EMPTY, ABSENT and UNDECIDED; likewise the others.
         second: (n,).
         third: (n,).
@@ -77,9 +77,9 @@ def read_starts(
     for i in range(len(chosen)):
         row = chosen[i]
         size = int(rows.size8[row]) * UNIT - int(rows.unused[row])
-        first[i], second[i], third[i], fourth[i], kinds[i] = 0, 0, 0, 0, UNDECIDED
+        first[i], second[i], third[i], fourth[i], kind_of[i] = 0, 0, 0, 0, UNDECIDED
         if size == 0:
-            kinds[i] = EMPTY
+            kind_of[i] = EMPTY
         if size <= 0:
             continue
         address = int(rows.entry[row]) + int(rows.header8[row]) * UNIT
@@ -93,7 +93,7 @@ def read_starts(
                     high = middle
             r = max(0, low - 1)
         if ranges == 0 or not file.start[r] <= address or address + 8 > file.end[r]:
-            kinds[i] = ABSENT
+            kind_of[i] = ABSENT
             continue
         at, left = address + file.delta[r], file.end[r] - address
         if at & 7 != 0 or (left < 32 and size > 8):
@@ -107,12 +107,12 @@ def read_starts(
         elif 8 < size < 16:
             second8 &= (1 << 8 * (size - 8)) - 1
         first[i], second[i] = first8, second8
-        kinds[i] = ZEROS if first8 == 0 and second8 == 0 else OPEN
+        kind_of[i] = ZEROS if first8 == 0 and second8 == 0 else OPEN
 
 
 def leave_data(
     chosen: ArrayColumn, rows: RowReader, pointer: int, biggest: int, first: ArrayColumn, second: ArrayColumn,
-    third: ArrayColumn, fourth: ArrayColumn, kinds: Output,
+    third: ArrayColumn, fourth: ArrayColumn, kind_of: Output,
 ) -> None:  # fmt: skip
     """Of OPEN rows: FILL for equal bytes, UNDECIDED for what may be a text, or a string or a vector of a library.
 
@@ -125,10 +125,10 @@ def leave_data(
         second: see `read_starts`.
         third: see `read_starts`.
         fourth: see `read_starts`.
-        kinds: see `read_starts`.
+        kind_of: see `read_starts`.
     """
     for i in range(len(chosen)):
-        if kinds[i] != OPEN:
+        if kind_of[i] != OPEN:
             continue
         size = int(rows.size8[chosen[i]]) * UNIT - int(rows.unused[chosen[i]])
         first8, second8, third8 = first[i], second[i], third[i]
@@ -136,7 +136,7 @@ def leave_data(
         while k < known and ((first8 >> 8 * k if k < 8 else second8 >> 8 * (k - 8)) & 0xFF) == byte:
             k += 1
         if k == known and known > 1:
-            kinds[i] = FILL
+            kind_of[i] = FILL
             continue
         length = (first8 >> 32 if pointer == 8 else first8) & 0xFFFFFFFF
         is_data = length >= 6 and length & 1 == 0 and pointer + length + 2 <= size  # BSTR
@@ -153,11 +153,11 @@ def leave_data(
             both = (0x20 <= b1 < 0x7F or 9 <= b1 <= 13) and (0x20 <= b3 < 0x7F or 9 <= b3 <= 13)
             is_data = is_data or both or (b1 == 0 and b3 == 0)  # ASCII, UTF-16
         if is_data:
-            kinds[i] = UNDECIDED
+            kind_of[i] = UNDECIDED
 
 
 def follow_starts(
-    pointer: int, places: Places, next_entry: ArrayColumn, first: ArrayColumn, second: ArrayColumn, kinds: Output,
+    pointer: int, places: Places, next_entry: ArrayColumn, first: ArrayColumn, second: ArrayColumn, kind_of: Output,
     pointers: Output,
 ) -> None:  # fmt: skip
     """Of OPEN rows: MODULE for a pointer into a module, else the number of pointers to starts of blocks in `pointers`.
@@ -168,12 +168,12 @@ def follow_starts(
         next_entry: entries of all rows.
         first: see `read_starts`.
         second: see `read_starts`.
-        kinds: see `read_starts`.
+        kind_of: see `read_starts`.
         pointers: (n,) 0, 1, or 2 for both words; 3 where another look is needed. Of OPEN rows only.
     """
     leaf_cells, modules = 65536 >> places.shift >> 5, len(places.module_start)
-    for i in range(len(kinds)):
-        if kinds[i] != OPEN:
+    for i in range(len(kind_of)):
+        if kind_of[i] != OPEN:
             continue
         pointers[i] = 0
         for which in range(2):
@@ -189,7 +189,7 @@ def follow_starts(
                     else:
                         high = middle
                 if value < places.module_end[low - 1]:
-                    kinds[i] = MODULE
+                    kind_of[i] = MODULE
                     break
             if (value - places.low) >> places.bits != 0:
                 break
@@ -218,7 +218,7 @@ def follow_starts(
 
 
 def decide_starts(
-    pointer: int, starts_format: ArrayColumn, first: ArrayColumn, pointers: ArrayColumn, kinds: Output
+    pointer: int, starts_format: ArrayColumn, first: ArrayColumn, pointers: ArrayColumn, kind_of: Output
 ) -> None:
     """Of OPEN rows: POINTERS, POINTER, SMALL; UNDECIDED for other data, and where a format or UTF-8 may begin.
 
@@ -227,14 +227,14 @@ def decide_starts(
         starts_format: (131072,) not 0 for the first two bytes of a format, and from 65536 on for its bytes 4 and 5.
         first: see `read_starts`.
         pointers: see `follow_starts`.
-        kinds: see `read_starts`.
+        kind_of: see `read_starts`.
     """
-    for i in range(len(kinds)):
-        if kinds[i] != OPEN:
+    for i in range(len(kind_of)):
+        if kind_of[i] != OPEN:
             continue
-        first8, kinds[i] = first[i], UNDECIDED
+        first8, kind_of[i] = first[i], UNDECIDED
         if pointers[i] == 2:
-            kinds[i] = POINTERS
+            kind_of[i] = POINTERS
             continue
         is_other = pointers[i] == 3 or starts_format[first8 & 0xFFFF] != 0
         is_other = is_other or starts_format[65536 + ((first8 >> 32) & 0xFFFF)] != 0
@@ -243,6 +243,6 @@ def decide_starts(
             zeros += (first8 >> 8 * k) & 0xFF == 0
         value = first8 if pointer == 8 else first8 & 0xFFFFFFFF
         if not is_other and zeros > 0 and pointers[i] == 1:
-            kinds[i] = POINTER
+            kind_of[i] = POINTER
         elif not is_other and zeros > 0 and 0 <= value < 0x10000:
-            kinds[i] = SMALL
+            kind_of[i] = SMALL

@@ -98,8 +98,8 @@ def _folders() -> tuple[Path, ...]:
 
 
 def _name(function: Callable[..., object], form: str) -> str:
-    parts = (*_machine(), _text(function.__module__), _text("heapdump.kernels.row"), form)
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    inputs = (*_machine(), _text(function.__module__), _text("heapdump.kernels.row"), form)
+    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:24]
     return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{digest}.code"
 
 

@@ -46,8 +46,8 @@ class Dispatcher:
     @property
     def is_kept(self) -> bool:
         """True where numba's cache has the function."""
-        kept = getattr(getattr(self._call, "_cache", None), "_cache_file", None)
-        return Path(getattr(kept, "_index_path", "")).is_file()
+        file = getattr(getattr(self._call, "_cache", None), "_cache_file", None)
+        return Path(getattr(file, "_index_path", "")).is_file()
 
     def __call__(self, *arguments: object) -> object:
         """Calls the function."""

@@ -71,19 +71,19 @@ def pairs_of(
 
 
 def rings_of(
-    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, heads: ArrayColumn, ring: Output, length: Output
+    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, sentinels: ArrayColumn, ring: Output, length: Output
 ) -> int:
     """Writes the number of the ring of each node, from 1 on, to `ring`; 0 for nodes of none. In O(nodes).
 
-    `heads`: where rings are looked for; `length` (heads + 1,) gets the nodes of each ring, 0 for what is no ring: a
-    node has another size, or does not point back.
+    `sentinels`: where rings are looked for; `length` (sentinels + 1,) gets the nodes of each ring, 0 for none: a node
+    has another size, or does not point back.
 
     Returns:
         Rings and attempts.
     """
     made = 0
-    for k in range(len(heads)):
-        head = heads[k]
+    for k in range(len(sentinels)):
+        head = sentinels[k]
         if ring[head] != 0:
             continue
         made += 1
@@ -110,16 +110,16 @@ def rings_of(
 
 
 def trees_of(
-    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, heads: ArrayColumn, counts: ArrayColumn, tree: Output,
-    is_whole: Output,
+    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, sentinels: ArrayColumn, counts: ArrayColumn,
+    tree: Output, is_whole: Output,
 ) -> None:  # fmt: skip
-    """Writes the number of the tree of each node, from 1 on, to `tree`, heads left out.
+    """Writes the number of the tree of each node, from 1 on, to `tree`, sentinels left out.
 
     `counts`: nodes of each tree; `is_whole` gets 1 where the tree below the head has so many, in order from its first
     to its last one, each with its parent. Nodes of a tree that is not whole keep its number.
     """
-    for k in range(len(heads)):
-        head = heads[k]
+    for k in range(len(sentinels)):
+        head = sentinels[k]
         node, last, seen, good = targets[first[head]], head, 0, 1
         while good != 0 and node != head:
             if node < 0 or seen >= counts[k] or tree[node] != 0 or size[node] != size[head]:
@@ -155,18 +155,18 @@ def trees_of(
 
 
 def chains_of(
-    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, heads: ArrayColumn, counts: ArrayColumn, chain: Output,
-    before: Output, last: Output,
+    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, sentinels: ArrayColumn, counts: ArrayColumn,
+    chain: Output, before: Output, last: Output,
 ) -> None:  # fmt: skip
     """Writes the number of the chain of each node, from 1 on, to `chain`, and the node before it to `before`.
 
-    A chain is `heads[k]` and the nodes that first edges lead to, `counts[k]` nodes in all, each of one size and of no
-    other chain. `last` gets the last node of each; -1 where there are fewer. In O(nodes).
+    A chain is `sentinels[k]` and the nodes that first edges lead to, `counts[k]` nodes in all, each of one size and of
+    no other chain. `last` gets the last node of each; -1 where there are fewer. In O(nodes).
     """
-    for k in range(len(heads)):
-        node, steps, previous = heads[k], 0, -1
+    for k in range(len(sentinels)):
+        node, steps, previous = sentinels[k], 0, -1
         last[k] = -1
-        while node >= 0 and chain[node] == 0 and size[node] == size[heads[k]]:
+        while node >= 0 and chain[node] == 0 and size[node] == size[sentinels[k]]:
             chain[node] = k + 1
             before[node] = previous
             steps += 1

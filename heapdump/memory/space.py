@@ -57,15 +57,15 @@ class AddressSpace:
         return self._stitched(i, address, size)
 
     def _stitched(self, i: int, address: int, size: int) -> bytes | None:
-        parts = []
+        pieces = []
         while size > 0:
             if i >= len(self._starts) or not self._starts[i] <= address < self._ends[i]:
                 return None
             n = min(size, self._ends[i] - address)
             at = self._offsets[i] + address - self._starts[i]
-            parts.append(self._read_at(at, n))
+            pieces.append(self._read_at(at, n))
             address, size, i = address + n, size - n, i + 1
-        return b"".join(parts)
+        return b"".join(pieces)
 
     def read(self, address: int, size: int) -> bytes:
         """Exactly `size` bytes.

@@ -219,6 +219,6 @@ def _memory_rows(memory: MemoryView) -> Iterator[StyledLine]:
     legend = ", ".join(f"{letter} {meaning}" for letter, meaning in memory.legend.items())
     yield [("heap map, 8 bytes a cell:", "bold"), (f" {legend}", "dim")]
     for address, cells, is_hit in memory.rows:
-        parts = _DAMAGED.split(" ".join(cells))  # whole and damaged ones in turn
-        colored = [(part, "bold red" if i % 2 else "") for i, part in enumerate(parts)]
+        pieces = _DAMAGED.split(" ".join(cells))  # whole and damaged ones in turn
+        colored = [(part, "bold red" if i % 2 else "") for i, part in enumerate(pieces)]
         yield [(f"{'=>' if is_hit else '  '}{address:x}  ", "bold" if is_hit else "dim"), *colored]

@@ -129,9 +129,9 @@ class Redaction:
         return replace(column, text=shown)
 
     def _line(self, line: StyledLine) -> StyledLine:
-        whole = "".join(text for text, _ in line)
-        redacted = self.text(whole)
-        if redacted == whole:
+        text_of_line = "".join(text for text, _ in line)
+        redacted = self.text(text_of_line)
+        if redacted == text_of_line:
             return line
         pieces = [(self.text(text), style) for text, style in line]
         return pieces if "".join(text for text, _ in pieces) == redacted else [(redacted, line[0][1] if line else "")]

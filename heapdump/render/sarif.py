@@ -70,10 +70,10 @@ def _result(record: Record, dump: str) -> dict[str, Any]:
 
 def _uri(path: str) -> str:
     """A path as an URI: relative as it is, `C:\\x` and `\\\\server\\x` as files; what an URI cannot hold is escaped."""
-    parts = path.replace("\\", "/")
-    if parts[1:3] == ":/":
-        return f"file:///{parts[0]}:{_quoted(parts[2:])}"
-    return f"file:{_quoted(parts)}" if parts.startswith("//") else _quoted(parts)
+    unified = path.replace("\\", "/")
+    if unified[1:3] == ":/":
+        return f"file:///{unified[0]}:{_quoted(unified[2:])}"
+    return f"file:{_quoted(unified)}" if unified.startswith("//") else _quoted(unified)
 
 
 def _quoted(path: str) -> str:

@@ -131,17 +131,17 @@ def _frames(rows: Sequence[Sequence[Any]]) -> list[Frame]:
     members = list(zip(*rows, strict=True))
     if len(members) != len(_MEMBERS):
         raise ValueError("a frame has other members")
-    for values, kinds in zip(members, _MEMBERS, strict=True):
-        _require_all(values, *kinds)
+    for values, types in zip(members, _MEMBERS, strict=True):
+        _require_all(values, *types)
     return [
         Frame(address, module, symbol, offset, file, line, Trust(trust), note, signature)
         for address, module, symbol, offset, file, line, trust, note, signature in rows
     ]
 
 
-def _require_all(values: Sequence[object], *kinds: type) -> None:
+def _require_all(values: Sequence[object], *types: type) -> None:
     """Raises TypeError, ValueError: a value is of another kind, a number has more than 64 bits, a text is no text."""
-    if not set(map(type, values)) <= set(kinds):
+    if not set(map(type, values)) <= set(types):
         raise TypeError("a member is not what it should be")
     "".join(value for value in values if isinstance(value, str)).encode()
     numbers = [value for value in values if isinstance(value, int)]

@@ -63,7 +63,7 @@ def containing(
     spans = merged(Span(start, end) for start, end in zip(starts, ends, strict=True))
     is_match = np.zeros(len(rows), bool)
     longest = max(len(pattern) for pattern in wanted)
-    for part in chain.from_iterable(_parts(space, span) for span in spans):
+    for part in chain.from_iterable(_pieces(space, span) for span in spans):
         for start in range(part.start, part.end, _WINDOW):
             data = space.try_read(start, min(_WINDOW + longest, part.end - start))
             for pattern in wanted if data else ():
@@ -71,7 +71,7 @@ def containing(
     return rows[is_match]
 
 
-def _parts(space: AddressSpace, span: Span) -> list[Span]:
+def _pieces(space: AddressSpace, span: Span) -> list[Span]:
     """The span; of one beyond a window the parts in the dump: a damaged size can claim terabytes."""
     return [span] if span.size <= _WINDOW else merged(space.mapped.present(span))
 

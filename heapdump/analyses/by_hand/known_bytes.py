@@ -42,8 +42,8 @@ class KnownBytes:
         out: list[int | None] = list(self.data[address - self.span.start : address - self.span.start + size])
         wanted = Span(address, address + len(out))
         for gap in self.missing:
-            if lost := wanted & gap:
-                out[lost.start - address : lost.end - address] = [None] * lost.size
+            if missing := wanted & gap:
+                out[missing.start - address : missing.end - address] = [None] * missing.size
         return out
 
 

@@ -198,9 +198,9 @@ class Meanings:
         if wrong:
             self.broken.append(f"{row.field}: {wrong[0]}")
             return "; ".join(wrong)
-        lost = [f"{one:#x}" for one, seen in ((forward, returned), (back, followed)) if seen is None]
-        if lost:
-            return f"its neighbour {' and '.join(lost)} is not in the dump"
+        unread = [f"{one:#x}" for one, seen in ((forward, returned), (back, followed)) if seen is None]
+        if unread:
+            return f"its neighbour {' and '.join(unread)} is not in the dump"
         return "both neighbours point back"
 
 

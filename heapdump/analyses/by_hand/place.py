@@ -158,8 +158,8 @@ class FramePlace:
         """The value of a register, or of the low half of one; None where it is not known here."""
         if name in self.registers:
             return self.registers[name]
-        whole = self.registers.get(_LOW_HALVES.get(name, ""))
-        return None if whole is None else whole & 0xFFFFFFFF
+        full = self.registers.get(_LOW_HALVES.get(name, ""))
+        return None if full is None else full & 0xFFFFFFFF
 
     @property
     def teb(self) -> Teb | None:

@@ -15,7 +15,7 @@ from heapdump.analyses.clusters.find import Clusters
 from heapdump.analyses.clusters.letters import LETTERS, NEUTRAL, Letter
 from heapdump.analyses.clusters.sample import WordReader
 
-_NEARLY, _SOME = 0.7, 0.1
+_NEARLY, _SOMETIMES = 0.7, 0.1
 """Share of one letter among the words that say something, and among all words: at least."""
 
 _MOSTLY = 0.6
@@ -83,7 +83,7 @@ def _letter(counts: NDArray[np.int64], informative: int, total: int) -> Letter |
     """The letter of nearly all words that are not neutral (`informative`: their number); None where there is none."""
     best = max(_NAMED, key=lambda letter: int(counts[letter]))
     count = int(counts[best])
-    return best if count >= max(3, _NEARLY * informative, _SOME * total) else None
+    return best if count >= max(3, _NEARLY * informative, _SOMETIMES * total) else None
 
 
 def _modes(

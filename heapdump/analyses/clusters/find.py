@@ -219,13 +219,13 @@ def _numbered(
     """
     count = count_each(number, len(origin))
     size = classes.size[origin]
-    kept = np.flatnonzero(count >= FEWEST)
-    kept = kept[np.argsort(-count[kept] * size[kept], kind="stable")]
+    chosen = np.flatnonzero(count >= FEWEST)
+    chosen = chosen[np.argsort(-count[chosen] * size[chosen], kind="stable")]
     new = np.full(len(origin) + 1, -1, np.int32)
-    new[kept] = np.arange(len(kept))
+    new[chosen] = np.arange(len(chosen))
     look_up(number, new)
-    owner = origin[kept]
+    owner = origin[chosen]
     return Clusters(
-        number, classes.heap[owner], size[kept], classes.width[owner], count[kept], sample,
+        number, classes.heap[owner], size[chosen], classes.width[owner], count[chosen], sample,
         number[sample.node].astype(np.int64),
     )  # fmt: skip

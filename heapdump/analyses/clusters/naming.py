@@ -48,13 +48,13 @@ def names_of(process: Process, clusters: Clusters, fields: Sequence[Sequence[Clu
     """The names of all clusters, by number; two kinds never have one label."""
     sizes = clusters.size.tolist()
     nouns = [_noun(number, size, found) for number, (size, found) in enumerate(zip(sizes, fields, strict=True))]
-    kinds = [f"{_size(size)} {noun}" for size, noun in zip(sizes, nouns, strict=True)]
+    descriptions = [f"{_size(size)} {noun}" for size, noun in zip(sizes, nouns, strict=True)]
     out: list[ClusterName] = []
     first: dict[str, str] = {}
     for number, found in enumerate(fields):
         fingerprint = _fingerprint(process, clusters, number, found)
-        parts = _traits(process, int(clusters.width[number]), number, found, kinds)
-        label = f"{kinds[number]}: {', '.join(parts)}" if parts else kinds[number]
+        traits = _traits(process, int(clusters.width[number]), number, found, descriptions)
+        label = f"{descriptions[number]}: {', '.join(traits)}" if traits else descriptions[number]
         if first.setdefault(label, fingerprint) != fingerprint:
             label = f"{label} (#{fingerprint})"
         is_structured = any(one.letter in (Letter.POINTER, Letter.MODULE) for one in found)
@@ -101,28 +101,30 @@ def _constant(process: Process, width: int, value: int) -> tuple[str, int]:
 
 
 def _traits(
-    process: Process, width: int, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]
+    process: Process, width: int, number: int, fields: Sequence[ClusterField], descriptions: Sequence[str]
 ) -> list[str]:
     """The typical fields in words, the most distinctive first, at most four."""
-    parts = _links([field for field in fields if field.target == number])
-    told: dict[tuple[str, str], list[ClusterField]] = {}
+    traits = _links([field for field in fields if field.target == number])
+    offsets_of: dict[tuple[str, str], list[ClusterField]] = {}
     for field in fields:
         if field.target == number:
             continue
         if field.letter is Letter.MODULE and field.value is not None:
             place, inside = _constant(process, width, field.value)
-            told.setdefault((place, place), []).append(replace(field, offset=field.offset - inside))
+            offsets_of.setdefault((place, place), []).append(replace(field, offset=field.offset - inside))
         elif field.letter is Letter.MODULE:
-            told.setdefault(("pointer into a module", "pointers into modules"), []).append(field)
+            offsets_of.setdefault(("pointer into a module", "pointers into modules"), []).append(field)
         elif field.letter is Letter.POINTER:
-            target = _plural(kinds[field.target]) if field.target >= 0 else "blocks"
-            told.setdefault((f"pointer to {target}", f"pointers to {target}"), []).append(field)
-    parts += [f"{one if len(found) == 1 else many} at {_offsets(_once(found))}" for (one, many), found in told.items()]
+            target = _plural(descriptions[field.target]) if field.target >= 0 else "blocks"
+            offsets_of.setdefault((f"pointer to {target}", f"pointers to {target}"), []).append(field)
+    traits += [
+        f"{one if len(found) == 1 else many} at {_offsets(_once(found))}" for (one, many), found in offsets_of.items()
+    ]
     for letter, word in _PLAIN_WORDS.items():
         offset = next((field.offset for field in fields if field.letter is letter), None)
-        if offset is not None and not (parts and letter is Letter.NUMBER):
-            parts.append(f"{word} at +{offset}")
-    return [*parts[:_MOST_PARTS], "…"] if len(parts) > _MOST_PARTS else parts
+        if offset is not None and not (traits and letter is Letter.NUMBER):
+            traits.append(f"{word} at +{offset}")
+    return [*traits[:_MOST_PARTS], "…"] if len(traits) > _MOST_PARTS else traits
 
 
 def _once(fields: Sequence[ClusterField]) -> list[ClusterField]:

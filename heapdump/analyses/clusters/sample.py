@@ -62,16 +62,16 @@ def size_classes(graph: PointerGraph, table: BlockTable) -> SizeClasses:
     number, keys = _numbered(graph, table, owners)
     count = count_each(number, len(keys))
     heap, size = keys % owners, keys // owners
-    kept = np.flatnonzero((count >= FEWEST) & (size >= int(graph.widths.max(initial=4))))
-    kept = kept[np.lexsort((heap[kept], size[kept], -size[kept] * count[kept]))][:_MOST_CLASSES]
+    chosen = np.flatnonzero((count >= FEWEST) & (size >= int(graph.widths.max(initial=4))))
+    chosen = chosen[np.lexsort((heap[chosen], size[chosen], -size[chosen] * count[chosen]))][:_MOST_CLASSES]
     new = np.full(len(keys) + 1, -1, np.int32)
-    new[kept] = np.arange(len(kept))
+    new[chosen] = np.arange(len(chosen))
     look_up(number, new)
-    width = np.full(len(kept), 8, np.int64)
+    width = np.full(len(chosen), 8, np.int64)
     for part in parts(len(number)):
         known = part.start + np.flatnonzero(number[part] >= 0)
         width[number[known]] = graph.widths[known]
-    return SizeClasses(number, heap[kept], size[kept], width, count[kept])
+    return SizeClasses(number, heap[chosen], size[chosen], width, count[chosen])
 
 
 def _numbered(graph: PointerGraph, table: BlockTable, owners: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -115,7 +115,7 @@ class WordSample:
 _MANY = 1 << 10
 """Nodes that are read at once."""
 
-_SOME = 1 << 8
+_MANY_READS = 1 << 8
 """Each of so many nodes may bring 64 KiB of the file into memory, which need not stay there."""
 
 
@@ -137,7 +137,7 @@ class WordReader:
         for low in range(0, len(nodes), _MANY):
             batch = order[low : low + _MANY]
             letters[batch], values[batch], refs[batch] = self._read(nodes[batch], most)
-            if len(batch) >= _SOME:
+            if len(batch) >= _MANY_READS:
                 self._memory.forget_all()
         return letters, values, refs
 
@@ -183,8 +183,8 @@ def read_sample(reader: WordReader, classes: SizeClasses) -> WordSample:
     most = min(max(room // max(1, len(classes)), _FEW), _MOST_OF_CLASS)
     counts, places = np.zeros(len(classes) + 1, np.int64), np.empty(len(classes.number), np.int64)
     owner = classes.number + 1
-    every = np.arange(len(owner), dtype=np.int32)
-    found = run(thin, len(every), every, owner, most, counts, np.zeros(len(counts), np.int64), places)
+    numbers = np.arange(len(owner), dtype=np.int32)
+    found = run(thin, len(numbers), numbers, owner, most, counts, np.zeros(len(counts), np.int64), places)
     node = places[:found]
     node = node[owner[node] > 0]
     node = node[np.argsort(owner[node], kind="stable")]

@@ -149,8 +149,8 @@ def facts_of(
 
 def _overhead(walk: Walk) -> int:
     """Bytes of busy entries that the program did not ask for: headers and padding."""
-    kinds = (kind for count in walk.counts.values() for kind in count.kinds)
-    return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in kinds)
+    by_kind = (kind for count in walk.counts.values() for kind in count.kinds)
+    return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in by_kind)
 
 
 def _counters(dump: WalkedDump, busy_blocks: int, busy_bytes: int) -> Counters:

@@ -71,11 +71,11 @@ class Candidates:
 
     def of(self, *kinds: int) -> Candidates:
         """Those of some kinds, the first ones of each block."""
-        mine = self.take(np.isin(self.kind, kinds))
-        order = np.argsort(mine.block, kind="stable")
-        block = mine.block[order]
+        selected = self.take(np.isin(self.kind, kinds))
+        order = np.argsort(selected.block, kind="stable")
+        block = selected.block[order]
         rank = np.arange(len(block)) - np.searchsorted(block, block)
-        return mine.take(np.sort(order[rank < _MOST_A_BLOCK]))
+        return selected.take(np.sort(order[rank < _MOST_A_BLOCK]))
 
     def value(self, address: Numbers, size: int = 0) -> Numbers:
         """The unsigned integers of `size` bytes, of a pointer for 0, at addresses; 0 where the dump lacks one."""

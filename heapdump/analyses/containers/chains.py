@@ -74,13 +74,13 @@ def _buckets(reader: ShapeReader, found: Shapes) -> tuple[Numbers, Numbers]:
 class _NodeChains:
     """The chains of nodes from some heads on."""
 
-    def __init__(self, graph: PointerGraph, heads: Numbers, counts: Numbers) -> None:
+    def __init__(self, graph: PointerGraph, sentinels: Numbers, counts: Numbers) -> None:
         """`of` (n,): number of each node's chain, from 1 on; `last` (k,): the last node of each, -1 for a short one."""
         self.of, self._before = np.zeros(len(graph), np.int32), np.zeros(len(graph), np.int32)
-        self.last = np.full(len(heads), -1, np.int64)
+        self.last = np.full(len(sentinels), -1, np.int64)
         run(
-            chains_of, len(graph), graph.first, graph.edges.targets, graph.size, heads, counts, self.of, self._before,
-            self.last,
+            chains_of, len(graph), graph.first, graph.edges.targets, graph.size, sentinels, counts, self.of,
+            self._before, self.last,
         )  # fmt: skip
 
     def inner(self) -> tuple[Numbers, Numbers]:

@@ -30,7 +30,7 @@ def prove_qt5_arrays(candidates: Candidates) -> ContainerTable:
     header = 24 if found.width == 8 else 16
     size, capacity = found.value(found.start + 4, 4), found.value(found.start + 8, 4) & _CAPACITY
     element = (found.size - header) // np.maximum(capacity, 1)
-    kind = _kinds(found, found.start + header, size, element, size < capacity)
+    kind = _array_kinds(found, found.start + header, size, element, size < capacity)
     return found.table(kind, size * element, capacity * element)
 
 
@@ -65,12 +65,12 @@ def prove_qt6_arrays(candidates: Candidates) -> ContainerTable:
         begin + found.used * element <= found.start + found.size
     )
     found, capacity, begin, element = found.take(good), capacity[good], begin[good], element[good]
-    kind = _kinds(found, begin, found.used, element, begin + found.used * element < found.start + found.size)
+    kind = _array_kinds(found, begin, found.used, element, begin + found.used * element < found.start + found.size)
     kind[kind == Container.QVECTOR] = Container.QLIST
     return found.table(kind, found.used * element, capacity * element)
 
 
-def _kinds(
+def _array_kinds(
     found: Candidates, begin: Numbers, size: Numbers, element: Numbers, has_room: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """QSTRING or QBYTEARRAY for elements of 2 and 1 bytes that a zero ends, else QVECTOR.

@@ -130,10 +130,10 @@ def read_words(memory: MappedMemory, address: NDArray[np.uint64], many: int) -> 
     """
     place = memory.places(address, _WORD * many)
     words, is_there = np.zeros((len(address), many), np.uint64), np.ones((len(address), many), bool)
-    whole = np.flatnonzero(place >= 0)
-    phases = place[whole] % _WORD
+    present = np.flatnonzero(place >= 0)
+    phases = place[present] % _WORD
     for phase in np.unique(phases).tolist():
-        rows = whole[phases == phase]
+        rows = present[phases == phase]
         first = (place[rows] // _WORD)[:, None] + np.arange(many)
         words[rows] = memory.file_words(phase).view(np.uint64)[first]
     rows = np.flatnonzero(place < 0)

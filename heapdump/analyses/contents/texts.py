@@ -32,10 +32,10 @@ class TextFormat:
     test: Test = always
 
 
-def _has(blocks: FirstBytes, *parts: bytes) -> Mask:
+def _has(blocks: FirstBytes, *texts: bytes) -> Mask:
     """True where one of these parts lies somewhere among the characters."""
     found = np.zeros(len(blocks), bool)
-    for part in parts:
+    for part in texts:
         places = FIRST_BYTES - len(part) + 1
         here = np.ones((len(blocks), places), bool)
         for i, value in enumerate(part):

@@ -90,8 +90,8 @@ def _sentence(found: AsanReport) -> str:
     variable = f", variable {found.variable}" if found.variable and f"'{found.variable}'" not in where else ""
     if found.leaks:
         direct = sum(leak.bytes for leak in found.leaks if leak.direct)
-        whole = plural(sum(leak.bytes for leak in found.leaks), "byte")
-        return f"LeakSanitizer reported {whole} leaked, {direct:,} of them directly"
+        total = plural(sum(leak.bytes for leak in found.leaks), "byte")
+        return f"LeakSanitizer reported {total} leaked, {direct:,} of them directly"
     if access is None:
         thread = f" by thread {found.thread}" if found.thread else ""
         place = f" at {found.bad_address:#x}" if found.bad_address and not where else ""

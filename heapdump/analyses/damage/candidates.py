@@ -88,8 +88,10 @@ def _beside_block(finding: Finding, block: Block) -> Judgement:
     offset, end = finding.address - block.address, finding.address + finding.length
     if finding.rule.bug is BugKind.UNDERFLOW and offset >= 0 and end <= block.address + block.size:
         # the bytes are another block's, which has no row because its information is overwritten
-        lost = Candidate(None, f"the block at {end:#x}, whose information is overwritten: a write before its start")
-        return Judgement(BugKind.UNDERFLOW, None, (lost,), finding.address)
+        overwritten = Candidate(
+            None, f"the block at {end:#x}, whose information is overwritten: a write before its start"
+        )
+        return Judgement(BugKind.UNDERFLOW, None, (overwritten,), finding.address)
     where = (
         "where its bytes end"
         if offset == block.size

@@ -131,8 +131,8 @@ def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
     """
     candidate, block, bug = explained.candidate, explained.block, explained.bug
     sizes = candidate and candidate.size, block and block.size
-    parts = [explained.finding.kind, bug and bug.value, *sizes, *frames]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    words = [explained.finding.kind, bug and bug.value, *sizes, *frames]
+    return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
 def _with_alike(checked: CheckedProcess, found: Sequence[ExplainedFinding]) -> Iterator[ExplainedFinding]:

@@ -220,12 +220,12 @@ def _are_one(space: AddressSpace, first: ExplainedFinding, second: ExplainedFind
 
 def _is_same_event(first: ExplainedFinding, second: ExplainedFinding) -> bool:
     """True for reports of one event: ntdll's own exception and its record, a stop and its exception, one block."""
-    kinds = {first.finding.kind, second.finding.kind}
-    if "verifier_stop" in kinds and "exception" in kinds:
+    both = {first.finding.kind, second.finding.kind}
+    if "verifier_stop" in both and "exception" in both:
         return True
-    if first.finding.is_error and second.finding.is_error and kinds == {"exception", "failure_record"}:
+    if first.finding.is_error and second.finding.is_error and both == {"exception", "failure_record"}:
         return True
-    is_stopped = "failure_record" in kinds and "exception" in kinds and _is_breakpoint(first, second)
+    is_stopped = "failure_record" in both and "exception" in both and _is_breakpoint(first, second)
     return is_stopped or (first.block is not None and second.block is not None and first.block.row == second.block.row)
 
 

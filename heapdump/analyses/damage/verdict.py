@@ -33,14 +33,14 @@ class Verdict:
     @property
     def text(self) -> str:
         """The verdict in one line."""
-        parts = []
+        sentences = []
         how = "found" if self.is_thorough else "found while walking, which does not look at everything"
         if self.heaps or self.errors:
             found = plural(self.errors, "damaged place") if self.errors else "no damage"
-            parts.append(f"{found} {how} in {plural(self.heaps, 'heap')}" if self.heaps else f"{found} {how}")
+            sentences.append(f"{found} {how} in {plural(self.heaps, 'heap')}" if self.heaps else f"{found} {how}")
         if self.unchecked:
-            parts.append(f"{plural(len(self.unchecked), 'heap')} not checked")
-        return "; ".join(parts) or "no heap could be examined"
+            sentences.append(f"{plural(len(self.unchecked), 'heap')} not checked")
+        return "; ".join(sentences) or "no heap could be examined"
 
 
 def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage], *, thorough: bool = False) -> Verdict:

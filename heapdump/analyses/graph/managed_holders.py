@@ -105,8 +105,8 @@ def managed_holders(
 
 def _without(edges: Edges, left_out: NDArray[np.bool_]) -> Edges:
     """The edges without those of some sources."""
-    kept = np.repeat(~left_out, edges.degree)
-    return Edges.of(np.where(left_out, 0, edges.degree), edges.targets[kept], edges.present_bytes)
+    stays = np.repeat(~left_out, edges.degree)
+    return Edges.of(np.where(left_out, 0, edges.degree), edges.targets[stays], edges.present_bytes)
 
 
 def _pointers(

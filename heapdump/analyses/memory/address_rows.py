@@ -100,7 +100,7 @@ class _Painter:
         table, classes = usage.table, classes_of(usage)
         self.is_narrow = any(view.arch == "x86" for view in usage.process.views)
         present = sorted(set(classes.tolist()) - {MemoryClass.FREE.number})
-        self._kinds = [list(MemoryClass)[number] for number in present]
+        self._classes = [list(MemoryClass)[number] for number in present]
         self._layers = [Coverage(table.start[classes == n], table.size[classes == n]) for n in present]
         reserved = (table.state != State.MEM_COMMIT) & (table.state != State.MEM_FREE)
         self._reserved = Coverage(table.start[reserved], table.size[reserved])
@@ -114,4 +114,4 @@ class _Painter:
         firsts = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist(), CELLS]
         for first, behind in pairwise(firsts):
             if best[first] >= 0:
-                yield CellRun(first, behind - first, self._kinds[int(best[first])], bool(reserved[first]))
+                yield CellRun(first, behind - first, self._classes[int(best[first])], bool(reserved[first]))

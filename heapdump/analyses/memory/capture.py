@@ -72,5 +72,5 @@ def _private_bytes(process: Process) -> int | None:
     if not regions.is_complete_map:
         return process.counters.private if process.counters else None
     usable = (regions.protect & np.uint32(_WRITABLE) > 0) & (regions.protect & np.uint32(_NO_ACCESS_OR_GUARD) == 0)
-    kinds = (regions.type == Kind.MEM_PRIVATE) | (regions.type == Kind.MEM_IMAGE)
-    return int(regions.size[(regions.state == State.MEM_COMMIT) & usable & kinds].sum())
+    described = (regions.type == Kind.MEM_PRIVATE) | (regions.type == Kind.MEM_IMAGE)
+    return int(regions.size[(regions.state == State.MEM_COMMIT) & usable & described].sum())

@@ -106,12 +106,12 @@ def _segment(table: BlockTable, heap: Heap, span: Span, uncommitted: tuple[Span,
     while span.size > cell * _MOST_CELLS:
         cell *= 2
     count = -(-span.size // cell)
-    whole = Span(span.start, span.start + count * cell)
+    covered = Span(span.start, span.start + count * cell)
     given = sorted(uncommitted)
     gone = Coverage(
         np.array([one.start for one in given], np.uint64), np.array([one.size for one in given], np.uint64)
-    ).cells(whole, count)
-    filled = _busy(table, heap, whole).cells(whole, count)
+    ).cells(covered, count)
+    filled = _busy(table, heap, covered).cells(covered, count)
     levels = np.ceil(filled * LEVELS / np.maximum(1, cell - gone)).astype(np.int64).clip(0, LEVELS)
     return SegmentMap(span, cell, tuple(np.where(gone * 2 > cell, UNCOMMITTED, levels).tolist()))
 

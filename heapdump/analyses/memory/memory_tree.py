@@ -86,8 +86,8 @@ def memory_tree(usage: UsageMap, heaps: Sequence[Heap]) -> tuple[MemoryNode, ...
 
 
 def _groups(kind: MemoryClass, groups: dict[str, dict[str, _NodeSum]], namer: _NodeNamer) -> Iterator[MemoryNode]:
-    for group, parts in groups.items():
-        leaves = [_leaf(name, kind, found) for name, found in parts.items()]
+    for group, sums in groups.items():
+        leaves = [_leaf(name, kind, found) for name, found in sums.items()]
         lone = len(leaves) == 1
         node = replace(leaves[0], name=group) if lone else _node(group, kind, leaves)
         yield replace(node, heap=namer.owners.get(group), key=namer.keys.get(group, group))
@@ -102,18 +102,18 @@ def _leaf(name: str, kind: MemoryClass, found: _NodeSum) -> MemoryNode:
 
 def _node(name: str, kind: MemoryClass, children: list[MemoryNode]) -> MemoryNode:
     """The sum of the children, the largest first."""
-    parts = sorted(children, key=lambda child: (-child.committed_bytes, -child.bytes, child.name))
+    ordered = sorted(children, key=lambda child: (-child.committed_bytes, -child.bytes, child.name))
     return MemoryNode(
         name,
         kind,
-        sum(part.bytes for part in parts),
-        sum(part.committed_bytes for part in parts),
-        sum(part.private_bytes for part in parts),
-        sum(part.regions for part in parts),
-        max((part.largest_bytes for part in parts), default=0),
-        min((part.address for part in parts if part.address is not None), default=None),
+        sum(part.bytes for part in ordered),
+        sum(part.committed_bytes for part in ordered),
+        sum(part.private_bytes for part in ordered),
+        sum(part.regions for part in ordered),
+        max((part.largest_bytes for part in ordered), default=0),
+        min((part.address for part in ordered if part.address is not None), default=None),
         key=name,
-        children=tuple(parts),
+        children=tuple(ordered),
     )
 
 
@@ -155,7 +155,7 @@ class _NodeNamer:
 
     def __init__(self, usage: UsageMap, heaps: Sequence[Heap]) -> None:
         self._usage = usage
-        self._parts: dict[Span, tuple[str, str]] = {}
+        self._names: dict[Span, tuple[str, str]] = {}
         self._previews: dict[int, str] = {}
         self.owners: dict[str, int] = {}
         self.keys: dict[str, str] = {}
@@ -163,14 +163,14 @@ class _NodeNamer:
             name = f"heap #{heap.index} {heap.address:#x}"
             self.owners[name] = heap.index
             for extent in heap.extents:
-                self._parts[extent.span] = name, _extent_words(extent.kind)
+                self._names[extent.span] = name, _extent_words(extent.kind)
             for segment in heap.segments:
-                self._parts |= dict.fromkeys(segment.uncommitted, (name, _extent_words(ExtentKind.SEGMENT)))
+                self._names |= dict.fromkeys(segment.uncommitted, (name, _extent_words(ExtentKind.SEGMENT)))
 
     def names(self, kind: MemoryClass, base: int, claim: RegionClaim | None, part: str) -> tuple[str, str]:
         """(heap, module, thread or allocation; part of it)."""
         if kind is MemoryClass.HEAP and claim is not None:
-            return self._parts.get(claim.span, (claim.detail, part))
+            return self._names.get(claim.span, (claim.detail, part))
         if not kind.is_used:
             return "free", ""
         if claim is not None and kind is MemoryClass.PRIVATE and claim.item == Item.TEBS_AND_PEBS:

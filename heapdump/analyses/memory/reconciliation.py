@@ -60,8 +60,8 @@ def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[ItemB
     named = {item: tuple(_named(usage, committed & (number == order.index(item)))) for item in NAMED_ITEMS}
     divided = (
         (item, owner, part)
-        for whole, size in sizes
-        for item, owner, part in named.get(whole) or _divided(whole, size, heaps, walk)
+        for container, size in sizes
+        for item, owner, part in named.get(container) or _divided(container, size, heaps, walk)
     )
     return tuple(ItemBytes(item, size, size / total if total else None, owner) for item, owner, size in divided if size)
 
@@ -79,8 +79,8 @@ def _named(usage: UsageMap, rows: NDArray[np.bool_]) -> Iterator[tuple[Item, str
 def _divided(item: Item, size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, str, int]]:
     """An item, divided where the walk knows the blocks in it."""
     dividers = {Item.SEGMENTS: _segments, Item.PAGE_HEAPS: _page_heaps, Item.ASAN: _asan}
-    parts = dividers[item](size, heaps, walk) if item in dividers else ((item, size),)
-    yield from ((part, "", bytes_) for part, bytes_ in parts)
+    divided = dividers[item](size, heaps, walk) if item in dividers else ((item, size),)
+    yield from ((part, "", bytes_) for part, bytes_ in divided)
 
 
 def _page_heaps(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:
@@ -96,8 +96,10 @@ def _page_heaps(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[
 
 def _asan(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:
     """The committed bytes of AddressSanitizer's allocations: allocated chunks, freed chunks, the rest."""
-    kinds = [kind for h in heaps if h.kind == "asan" and h.index in walk.counts for kind in walk.counts[h.index].kinds]
-    busy, freed = sum(kind.busy_bytes for kind in kinds), sum(kind.free_bytes for kind in kinds)
+    by_kind = [
+        kind for h in heaps if h.kind == "asan" and h.index in walk.counts for kind in walk.counts[h.index].kinds
+    ]
+    busy, freed = sum(kind.busy_bytes for kind in by_kind), sum(kind.free_bytes for kind in by_kind)
     if busy + freed > size:
         yield Item.ASAN, size
         return

@@ -61,5 +61,5 @@ def _spellings(name: str, kind: UsageKind) -> tuple[str, ...]:
 
 
 def _has_protection(values: NDArray[np.uint32], word: str) -> NDArray[np.bool_]:
-    kinds = {int(v): word in (protection_name(int(v)) or "") for v in np.unique(values)}
-    return np.array([kinds[v] for v in values.tolist()], bool)
+    has_word = {int(v): word in (protection_name(int(v)) or "") for v in np.unique(values)}
+    return np.array([has_word[v] for v in values.tolist()], bool)

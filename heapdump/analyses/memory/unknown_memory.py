@@ -41,8 +41,8 @@ def owners_of_unknown(usage: UsageMap) -> tuple[OwnerShare, ...]:
     table = usage.table
     rows = np.flatnonzero(usage.codes == usage.names.index(UNKNOWN))
     found: dict[str, OwnerShare] = {}
-    kinds, sizes, states = table.type[rows].tolist(), table.size[rows].tolist(), table.state[rows].tolist()
-    for number, kind, size, state in zip(table.claim[rows].tolist(), kinds, sizes, states, strict=True):
+    types, sizes, states = table.type[rows].tolist(), table.size[rows].tolist(), table.state[rows].tolist()
+    for number, kind, size, state in zip(table.claim[rows].tolist(), types, sizes, states, strict=True):
         claim = table.claims[number] if number >= 0 else None
         name, trust, evidence = _owner(claim, kind)
         before = found.get(name, OwnerShare(name, 0, 0, 0, trust, evidence))

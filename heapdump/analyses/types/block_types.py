@@ -39,7 +39,7 @@ from heapdump.trust import Trust
 _BATCH = 1 << 15
 """Rows that one thread classifies at once."""
 
-_SOME = 1 << 8
+_MANY_READS = 1 << 8
 """Each of so many blocks may bring 64 KiB of the file into memory, which need not stay there."""
 
 _MAX_THREADS, _THREADS_FROM_BATCHES = 8, 4
@@ -102,7 +102,7 @@ def types_of(
     else:
         with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
             list(pool.map(classify, jobs))
-    if len(rows) >= _SOME:
+    if len(rows) >= _MANY_READS:
         process.space.mapped.forget_all()
     values = number_small(out)
     return BlockTypes(out, [labels.texts[value] for value in values], [labels.trusts[value] for value in values])
@@ -114,15 +114,17 @@ Batch = NDArray[np.int32] | slice
 
 def _batches(table: BlockTable, rows: NDArray[np.integer], arch_of: Mapping[int, Arch]) -> Iterator[tuple[Arch, Batch]]:
     """(architecture, places) of the batches of all rows, of one view each. `arch_of`: heap index → its view's."""
-    kinds = sorted(set(arch_of.values()))
-    if len(kinds) <= 1:
-        yield from ((kinds[0], slice(low, low + _BATCH)) for low in range(0, len(rows), _BATCH))
+    architectures = sorted(set(arch_of.values()))
+    if len(architectures) <= 1:
+        yield from ((architectures[0], slice(low, low + _BATCH)) for low in range(0, len(rows), _BATCH))
         return
-    number_of = np.array([kinds.index(arch_of.get(heap, kinds[0])) for heap in range(max(arch_of) + 1)], np.uint8)
+    number_of = np.array(
+        [architectures.index(arch_of.get(heap, architectures[0])) for heap in range(max(arch_of) + 1)], np.uint8
+    )
     views = empty(len(rows), np.uint8)
     for part in parts(len(rows)):
         views[part] = number_of[table.heap[rows[part]]]
-    for number, arch in enumerate(kinds):
+    for number, arch in enumerate(architectures):
         of_view = np.flatnonzero(views == number).astype(np.int32)
         yield from ((arch, of_view[low : low + _BATCH]) for low in range(0, len(of_view), _BATCH))
 

@@ -210,10 +210,10 @@ def _chosen(
 ) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
     """(the sources of a part that have a width, the running number of edges before each, and behind the last one)."""
     batch = np.arange(part.start, part.stop)
-    mine = widths[part] == width
-    if numbers is None and mine.all():
+    fits = widths[part] == width
+    if numbers is None and fits.all():
         return batch, edges.first[part.start : part.stop + 1]
-    batch = batch[mine]
+    batch = batch[fits]
     of_batch = batch if numbers is None else numbers[batch]
     degree = edges.first[of_batch + 1] - edges.first[of_batch]
     return batch, np.concatenate([np.zeros(1, degree.dtype), np.cumsum(degree, dtype=degree.dtype)])

@@ -114,10 +114,11 @@ def find_nodes(
     joined.add_numbered(*_visual(memory, graph, containers))
     shapes = find_shapes(memory, graph)
     for width in np.unique(graph.widths[shapes.block]).tolist():
-        mine = shapes.take(graph.widths[shapes.block] == width)
+        selected = shapes.take(graph.widths[shapes.block] == width)
         for found in (
-            find_lists(memory, graph, mine), *find_trees(memory, graph, mine), find_hash_tables(memory, graph, mine),
-            *find_deques(memory, graph, mine), *find_mfc(process, graph, mine),
+            find_lists(memory, graph, selected), *find_trees(memory, graph, selected),
+            find_hash_tables(memory, graph, selected), *find_deques(memory, graph, selected),
+            *find_mfc(process, graph, selected),
         ):  # fmt: skip
             joined.add(found)
     for width in np.unique(graph.widths).tolist():
@@ -149,9 +150,9 @@ class _AllContainers:
         good = np.ones(len(found), bool)
         good[found.of[self.container[found.members] >= 0]] = False
         number = self._many + np.cumsum(good) - 1
-        mine = good[found.of]
-        self.container[found.members[mine]] = number[found.of[mine]]
-        self.role[found.members[mine]] = found.role[mine]
+        selected = good[found.of]
+        self.container[found.members[selected]] = number[found.of[selected]]
+        self.role[found.members[selected]] = found.role[selected]
         kind = np.full(len(found), found.kind, np.int64)
         self._rows.append(np.stack([found.owner, found.offset, kind, found.head, found.count], axis=1)[good])
         self._many += int(good.sum())
@@ -275,8 +276,8 @@ def _rings(
     base = int(container.max(initial=-1)) + 1
     number = np.full(len(pairs) + 2, -1, np.int64)
     number[of_pair[rows]] = base + np.arange(len(rows))
-    mine = members[(number[ring[members]] >= 0) & (container[members] < 0)]
-    container[mine] = number[ring[mine]]
+    selected = members[(number[ring[members]] >= 0) & (container[members] < 0)]
+    container[selected] = number[ring[selected]]
     return pairs[rows], base + np.arange(len(rows))
 
 

@@ -64,7 +64,7 @@ class ObjectLabels:
         """(places of the rows that are arrays of objects of a class, number of the label of each)."""
         address, size = self._data.addresses(rows), self._data.sizes(rows)
         places, vtables = object_arrays(self._process, self._view, address, size)
-        kinds, values = dense(vtables)
+        class_of, values = dense(vtables)
         numbers = np.full(len(values), ContentKind.SMALL_NUMBER.number, np.uint64)
         with self._labels.naming:
             for i, vtable in enumerate(values):
@@ -72,7 +72,7 @@ class ObjectLabels:
                 if found is not None:
                     label = f"{found.kind} {found.name}[] ({found.module.name})"
                     numbers[i] = self._labels.number(label, Trust.DERIVED)
-        return places, numbers[kinds]
+        return places, numbers[class_of]
 
     def _numbers(self, pointers: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The number of the class or of the vtable that the pointer at the start of each row leads to.
@@ -100,8 +100,8 @@ class ObjectLabels:
     def _virtual_base_numbers(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.uint64]:
         """The number of the class of each row, by the vtable of its first virtual base, or MODULE_POINTER's."""
         width = self._view.pointer_bytes
-        whole = np.where(self._data.sizes(rows) >= np.uint64(offset + width), self._data.addresses(rows), np.uint64(0))
-        vtables, _ = self._view.space.mapped.gather(whole + np.uint64(offset), width)
+        tables = np.where(self._data.sizes(rows) >= np.uint64(offset + width), self._data.addresses(rows), np.uint64(0))
+        vtables, _ = self._view.space.mapped.gather(tables + np.uint64(offset), width)
         places, values = dense(vtables)
         numbers = [self._class_number(class_of_virtual_base(self._process, self._view, one, offset)) for one in values]
         found: NDArray[np.uint64] = np.array(numbers, np.uint64)[places]

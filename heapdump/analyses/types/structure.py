@@ -24,7 +24,7 @@ from heapdump.large_arrays import parts
 
 _SAMPLE = 5000
 _FEWEST = 8
-_NEARLY, _SOME = 0.9, 0.15
+_NEARLY, _SOMETIMES = 0.9, 0.15
 _FEW, _COMMON = 4, 0.1
 """A target of more elements than this number, and than this share of the sample, is common."""
 
@@ -109,13 +109,13 @@ def _kind(
     sources = _source_counts(graph, sample, is_element)
     both_ways = back[degree == 2] == 2
     is_chained = one >= _NEARLY or (len(both_ways) >= _NEARLY * len(sample) and float(np.mean(both_ways)) >= _NEARLY)
-    if spokes >= _SOME and (is_chained or (several < _SOME and one + none >= _NEARLY)):
+    if spokes >= _SOMETIMES and (is_chained or (several < _SOMETIMES and one + none >= _NEARLY)):
         return StructureKind.ARRAY if none >= _NEARLY else StructureKind.HASH_TABLE
     if float(np.mean(sources - back <= 1)) < _NEARLY:  # several elements point to one: neither list nor tree
         return None
     if is_chained:
         return StructureKind.LINKED_LIST if float(np.mean(sources > 0)) >= _NEARLY else None
-    return StructureKind.TREE if several >= _SOME and one + none >= _SOME else None
+    return StructureKind.TREE if several >= _SOMETIMES and one + none >= _SOMETIMES else None
 
 
 def _source_counts(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -196,9 +196,9 @@ class _ClusterLabels:
         """`found`: what the first bytes say. `shapes`: what PDBs declare, which names variables, too."""
         self._process, self._shapes = process, shapes
         self._content = len(found.labels)
-        kinds = {*ContentKind, *WORDS}
+        words = {*ContentKind, *WORDS}
         self.labels = [
-            TypeLabel(text, trust, text, is_object=text not in kinds, module="" if text in kinds else _module(text))
+            TypeLabel(text, trust, text, is_object=text not in words, module="" if text in words else _module(text))
             for text, trust in zip(found.labels, found.trusts, strict=True)
         ]
         self._number_of = {one.label: number for number, one in enumerate(self.labels)}

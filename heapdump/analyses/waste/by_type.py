@@ -37,13 +37,13 @@ def copies_by_type(context: WasteContext, copies: Sequence[Copies]) -> Iterator[
     for (kind, type_), found in groups.items():
         rows = np.array([row for same in found for row in same], np.int64)
         size = context.table.sizes(rows).astype(np.int64)
-        whole = int(size.sum())
+        total = int(size.sum())
         if kind is WasteKind.ZEROS:
-            saved, text = whole, f"{plural(len(rows), 'block')} of zeros: {type_ or _NO_TYPE}"
+            saved, text = total, f"{plural(len(rows), 'block')} of zeros: {type_ or _NO_TYPE}"
         else:
-            saved = whole - int(context.table.sizes(np.array([same[0] for same in found])).sum())
+            saved = total - int(context.table.sizes(np.array([same[0] for same in found])).sum())
             text = f"{len(rows):,} copies of {plural(len(found), 'content')}: {type_ or _NO_TYPE}"
-        yield Saving(kind, saved, whole, len(rows), text, heaviest(rows, size), type=type_)
+        yield Saving(kind, saved, total, len(rows), text, heaviest(rows, size), type=type_)
 
 
 def padding_by_type(context: WasteContext, busy: NDArray[np.int64]) -> Iterator[Saving]:
@@ -51,13 +51,16 @@ def padding_by_type(context: WasteContext, busy: NDArray[np.int64]) -> Iterator[
     typing = context.typing()
     number = typing.of_rows(busy)
     occupied, asked = context.table.entry_sizes(busy).astype(np.int64), context.table.sizes(busy).astype(np.int64)
-    kinds = len(typing.labels) + 1
-    count, whole = np.bincount(number, minlength=kinds), np.bincount(number, occupied, minlength=kinds)
-    saved = np.bincount(number, occupied - asked, minlength=kinds)
+    count_of_labels = len(typing.labels) + 1
+    count, total = (
+        np.bincount(number, minlength=count_of_labels),
+        np.bincount(number, occupied, minlength=count_of_labels),
+    )
+    saved = np.bincount(number, occupied - asked, minlength=count_of_labels)
     order, first = np.argsort(number, kind="stable"), np.cumsum(count) - count
     for one in np.flatnonzero(count).tolist():
         type_ = "" if one == len(typing.labels) else typing.labels[one].short
         blocks = plural(int(count[one]), "busy block")
         text = f"headers and rounding of {blocks}: {type_ or _NO_TYPE}"
         sample = tuple(busy[order[first[one] :][: min(SAMPLES, int(count[one]))]].tolist())
-        yield Saving(WasteKind.PADDING, int(saved[one]), int(whole[one]), int(count[one]), text, sample, type=type_)
+        yield Saving(WasteKind.PADDING, int(saved[one]), int(total[one]), int(count[one]), text, sample, type=type_)

@@ -46,12 +46,12 @@ def system_record(process: Process) -> Record | None:
 def counter_lines(process: Process) -> list[str]:
     """`private 41.7 MB, working set 57.9 MB (peak 58.9 MB); system commit 3.8 of 6.4 GB`; none without counters."""
     counters, system = process.counters, process.system_memory
-    parts = []
+    sentences = []
     if counters is not None:
         private = f"private {text.short_size(counters.private)}, " if counters.private is not None else ""
         peak = f" (peak {text.short_size(counters.peak_working_set)})"
-        parts.append(f"{private}working set {text.short_size(counters.working_set)}{peak}")
+        sentences.append(f"{private}working set {text.short_size(counters.working_set)}{peak}")
     if system is not None and system.committed is not None and system.commit_limit is not None:
         limit = text.short_size(system.commit_limit)
-        parts.append(f"system commit {text.short_size(system.committed)} of {limit}")
-    return ["; ".join(parts)] if parts else []
+        sentences.append(f"system commit {text.short_size(system.committed)} of {limit}")
+    return ["; ".join(sentences)] if sentences else []

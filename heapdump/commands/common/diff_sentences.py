@@ -217,9 +217,9 @@ def _modules(difference: Difference, last_dump: str) -> Iterator[DiffSentence]:
         ModuleChangeKind.GONE: "unloaded module",
     }
     found = {change: [_explained(one) for one in difference.modules if one.change is change] for change in words}
-    parts = [_named(words[change], names) for change, names in found.items() if names]
-    if parts:
-        yield DiffSentence("; ".join(parts), ("modules", last_dump))
+    sentences = [_named(words[change], names) for change, names in found.items() if names]
+    if sentences:
+        yield DiffSentence("; ".join(sentences), ("modules", last_dump))
 
 
 def _explained(change: ModuleChange) -> str:

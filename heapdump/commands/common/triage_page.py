@@ -108,10 +108,10 @@ def _memory(memory: MemorySection) -> Iterator[StyledLine]:
 
 def _managed_or_native(found: ManagedShare) -> str:
     """`managed or native: native; managed 18.3 MB (GC heap 15.6 MB), native heaps 13.0 GB`."""
-    parts = [f"managed {text.short_size(found.bytes)} (GC heap {text.short_size(found.objects)})"]
-    parts += [f"native heaps {text.short_size(found.native)}"] if found.native else []
-    parts += [f"unknown private memory {text.short_size(found.unknown)}"] if found.unknown else []
-    return f"managed or native: {found.answer}; {', '.join(parts)}"
+    sizes = [f"managed {text.short_size(found.bytes)} (GC heap {text.short_size(found.objects)})"]
+    sizes += [f"native heaps {text.short_size(found.native)}"] if found.native else []
+    sizes += [f"unknown private memory {text.short_size(found.unknown)}"] if found.unknown else []
+    return f"managed or native: {found.answer}; {', '.join(sizes)}"
 
 
 def _totals(memory: MemorySection) -> str:

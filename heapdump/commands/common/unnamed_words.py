@@ -67,11 +67,11 @@ class DescribedMemory:
     @property
     def sentence(self) -> str:
         """`referenced from engine.dll!.data+0x40, 3 threads and heap #0 (18 words, the first in …)`."""
-        parts = [*self._modules(), *self._threads(), *self._others()]
-        if not parts:
+        named = [*self._modules(), *self._threads(), *self._others()]
+        if not named:
             where = "no word outside of it" if self.referred.is_whole else "no word that was searched outside of it"
             return f"{where} points into it"
-        return f"referenced from {', '.join(parts)}"
+        return f"referenced from {', '.join(named)}"
 
     def _of(self, kind: str) -> Sequence[ReferringPlace]:
         return [place for place in self.referred.places if place.kind == kind]

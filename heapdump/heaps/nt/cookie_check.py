@@ -55,9 +55,9 @@ def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
 def _rows(job: CheckJob) -> NDArray[np.intp]:
     """Rows of the heap whose header has a cookie: busy ones, without guesses, whose damage is reported already."""
     tags = job.table.tags
-    kinds = tags & np.uint16(CLASS_MASK)
+    classes = tags & np.uint16(CLASS_MASK)
     has_cookie = np.isin(
-        kinds,
+        classes,
         np.array([BUSY | int(BlockKind.BACKEND), BUSY | int(BlockKind.VIRTUAL), int(BlockKind.LOOKASIDE)], np.uint16),
     )
     is_sure = tags & np.uint16(TRUST_MASK) < np.uint16(TRUST_GUESS)

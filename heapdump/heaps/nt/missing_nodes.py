@@ -58,8 +58,8 @@ def nodes_behind(
         back, is_present = space.mapped.gather(places + np.uint64(space.pointer_bytes - link), space.pointer_bytes)
         waiting = list(missing)
         while waiting:
-            lost = waiting.pop()
-            for node in places[is_present & (back == np.uint64(lost))].tolist():
+            absent = waiting.pop()
+            for node in places[is_present & (back == np.uint64(absent))].tolist():
                 reached, end = _follow(discovery, node, link, seen, accepts)
                 out += reached
                 if end and end not in seen and space.try_pointer(end) is None:

@@ -94,8 +94,8 @@ class Window:
         missing_starts, missing_ends = self._missing_edges
         i = np.searchsorted(missing_ends, starts, side="right")
         missing = (i < len(missing_ends)) & (missing_starts[np.minimum(i, len(missing_ends) - 1)] < ends)
-        whole: NDArray[np.bool_] = ~missing & ((ends - self.bases(starts)) // 8 <= len(self.words))
-        return whole
+        complete: NDArray[np.bool_] = ~missing & ((ends - self.bases(starts)) // 8 <= len(self.words))
+        return complete
 
     def lacks_word(self, address: int) -> bool:
         """True where the dump lacks a byte of the 8-byte word at the address."""
@@ -130,24 +130,24 @@ def committed_runs(segment: Segment) -> Iterator[Span]:
 def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]) -> Iterator[Window]:
     """Cuts runs into windows. `runs`: ascending. A run of more than WINDOW_BYTES gets several windows."""
     granule = entry_format.granule
-    parts: list[RunPart] = []
+    pieces: list[RunPart] = []
     size, window_words = 0, None
     for run in runs:
         found = space.mapped.in_file(run) if run.size <= WINDOW_BYTES else None
         is_other = found is None or window_words is None or found.phase != window_words.phase
         if window_words is not None and (is_other or size + run.size > WINDOW_BYTES):
-            yield Window(window_words.words, tuple(parts), (), granule)
-            parts, size = [], 0
+            yield Window(window_words.words, tuple(pieces), (), granule)
+            pieces, size = [], 0
         window_words = found
         if found is None:
             yield from windows_of_run(space, granule, run)
             continue
         start = (run.start - found.base) // granule
         end = start + run.size // granule
-        parts.append(RunPart(start, end, end, found.base, run, is_first=True))
+        pieces.append(RunPart(start, end, end, found.base, run, is_first=True))
         size += run.size
     if window_words is not None:
-        yield Window(window_words.words, tuple(parts), (), granule)
+        yield Window(window_words.words, tuple(pieces), (), granule)
 
 
 def windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
@@ -164,8 +164,8 @@ def windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Win
 
 def _without_half_words(found: SpanWords) -> tuple[Span, ...]:
     """The missing spans, extended to whole words. Words of which only some bytes are in the dump are set to zero."""
-    whole = [Span(span.start & ~7, -(-span.end // 8) * 8) for span in found.missing]
-    for span in whole:
+    complete = [Span(span.start & ~7, -(-span.end // 8) * 8) for span in found.missing]
+    for span in complete:
         for edge in (span.start, span.end - 8):
             found.words[(edge - found.base) // 8] = 0
-    return tuple(merged(whole))
+    return tuple(merged(complete))

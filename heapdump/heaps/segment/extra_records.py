@@ -68,10 +68,10 @@ def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64],
     """Checks the extras; returns the mark that most of them have, None where they do not agree."""
     place = extra_addresses(walk.view, walk.heap, walk.layout, table, rows, padding)
     word, is_present = walk.mapped.gather(place, 4)
-    marks, counts = np.unique(word[is_present] & _MARK_BITS, return_counts=True)
-    if not len(marks) or 2 * int(counts.max()) <= int(counts.sum()) or not int(marks[counts.argmax()] & _INDEX_BITS):
+    values, counts = np.unique(word[is_present] & _MARK_BITS, return_counts=True)
+    if not len(values) or 2 * int(counts.max()) <= int(counts.sum()) or not int(values[counts.argmax()] & _INDEX_BITS):
         return None
-    mark = int(marks[counts.argmax()])
+    mark = int(values[counts.argmax()])
     bad = is_present & (word & _MARK_BITS != np.uint64(mark))
     bad[bad] = ~_in_work(walk, table, rows[bad])
     for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():

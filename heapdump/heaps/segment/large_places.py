@@ -57,8 +57,8 @@ def placed_blocks(
     doubtful = _doubtful(memory, named, taken, are_sizes_counted=are_sizes_counted)
     if not doubtful:
         return [PlacedBlock(block) for block in named]
-    found, sure = list[PlacedBlock](), {block.list_entry for i, block in enumerate(named) if i not in doubtful}
-    claimed = {*sure, *taken}
+    found, certain = list[PlacedBlock](), {block.list_entry for i, block in enumerate(named) if i not in doubtful}
+    claimed = {*certain, *taken}
     free = [run for run in memory.all_runs() if run.start not in claimed]
     for group in _groups(named, doubtful):
         found += _placed_group([named[i] for i in group.rows], free, group) if group.rows else ()
@@ -152,11 +152,11 @@ def _out_of_order(values: Sequence[int]) -> set[int]:
         before.append(rows[place - 1] if place else -1)
         tops[place : place + 1] = [value]
         rows[place : place + 1] = [i]
-    kept, at = set[int](), rows[-1] if rows else -1
+    chosen, at = set[int](), rows[-1] if rows else -1
     while at >= 0:
-        kept.add(at)
+        chosen.add(at)
         at = before[at]
-    return set(range(len(values))) - kept
+    return set(range(len(values))) - chosen
 
 
 class _Runs:

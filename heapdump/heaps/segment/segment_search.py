@@ -59,11 +59,11 @@ def _named_by(view: View, layout: Layout, found: Mapping[int, SegContext]) -> It
 
 def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> int:
     """The number of links from segments in the dump to heads of these lists, and from these heads to segments."""
-    heads = {one.list_head: one.segment_bytes for one in lists}
-    named = {(link, head) for head in heads for link in links_of(view, head)}
+    list_heads = {one.list_head: one.segment_bytes for one in lists}
+    named = {(link, head) for head in list_heads for link in links_of(view, head)}
     count = 0
     for place in _possible_places(view):
-        fitting = [head for head in heads if place % heads[head] == 0]
+        fitting = [head for head in list_heads if place % list_heads[head] == 0]
         links = links_of(view, place)
         linked = sum((head in links) + ((place, head) in named) for head in fitting)
         count += linked if linked and has_descriptors(view, layout, place) else 0
@@ -81,8 +81,8 @@ def heaps_without_header(view: View) -> Iterator[int]:
             if link % _MiB == 0 or link >= address_limit(view) or view.space.try_pointer(link) is not None:
                 continue
             for layout in layouts:
-                heads = [one.list_head for one in assumed_contexts(layout, 0) if place % one.segment_bytes == 0]
-                if link % _ALIGNMENT in heads and has_descriptors(view, layout, place, are_signed=True):
+                list_heads = [one.list_head for one in assumed_contexts(layout, 0) if place % one.segment_bytes == 0]
+                if link % _ALIGNMENT in list_heads and has_descriptors(view, layout, place, are_signed=True):
                     yield link & -_ALIGNMENT
 
 

@@ -48,8 +48,8 @@ def asan_reports(process: Process) -> tuple[AsanReport, ...]:
         found[report.text] = report if known is None else replace(known, copies=known.copies + 1)
         own += [report.text] * (pid == process.pid)
     texts = tuple(dict.fromkeys(own or found))
-    whole = (text for text in texts if not any(other != text and other.startswith(text) for other in texts))
-    return tuple(sorted((found[text] for text in whole), key=lambda one: one.address))
+    complete = (text for text in texts if not any(other != text and other.startswith(text) for other in texts))
+    return tuple(sorted((found[text] for text in complete), key=lambda one: one.address))
 
 
 def _hits(process: Process) -> Iterator[int]:
@@ -87,8 +87,8 @@ def _text(process: Process, address: int) -> tuple[int | None, str]:
     if i is None:
         return None, ""
     first = max(int(regions.start[i]), address - _PREFIX)
-    parts = merged(space.mapped.present(Span(first, min(first + _LONGEST, int(regions.end[i])))))
-    first, end = next(((part.start, part.end) for part in parts if address in part), (address, address))
+    present = merged(space.mapped.present(Span(first, min(first + _LONGEST, int(regions.end[i])))))
+    first, end = next(((part.start, part.end) for part in present if address in part), (address, address))
     data = space.try_read(first, end - first) or b""
     begin = _START.search(data[: address - first])
     text = data[begin.start() if begin else address - first :].partition(b"\0")[0]

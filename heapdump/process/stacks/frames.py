@@ -34,10 +34,10 @@ def crashed_frames(process: Process, namer: Namer) -> list[StackFrame]:
     thread = next((thread for thread in process.threads if raised and thread.id == raised.thread_id), None)
     if thread is None:
         return []
-    every: Iterator[list[StackFrame]] = (
+    stacks: Iterator[list[StackFrame]] = (
         thread_frames(process, thread, view, namer) for view in reversed(process.views)
     )
-    return next((frames for frames in every if frames), [])
+    return next((frames for frames in stacks if frames), [])
 
 
 def exception_registers(process: Process, view: View) -> Registers | None:

@@ -86,10 +86,10 @@ class GeneratedCode:
         likely = near or self._runtimes
         if not likely:
             return CodeOrigin("generated code", Trust.GUESS)
-        kinds = " or ".join(dict.fromkeys(kind for kind, _ in likely))
+        likely_words = " or ".join(dict.fromkeys(kind for kind, _ in likely))
         names = " or ".join(dict.fromkeys(module.name for _, module in likely))
         why = f" within 2 GiB of {names}" if near else f", and {names} is loaded"
-        return CodeOrigin(f"perhaps {kinds} code: executable memory{why}", Trust.GUESS)
+        return CodeOrigin(f"perhaps {likely_words} code: executable memory{why}", Trust.GUESS)
 
     def _is_near(self, reservation: Span, module: Span) -> bool:
         """True within 2 GiB of the module, on x64; with 32-bit addresses the distance says nothing."""

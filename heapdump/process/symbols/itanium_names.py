@@ -92,19 +92,19 @@ class _ItaniumName(Cursor):
     def _nested(self) -> str:
         """Names around each other, up to an `E`."""
         self.take("K", "V")
-        whole = "std" if self.take("St") else ""
-        if not whole and self.peek() == "S":
+        name = "std" if self.take("St") else ""
+        if not name and self.peek() == "S":
             short = self.take(*_SHORT)
-            whole = _SHORT[short] if short else self._back_behind("S")
+            name = _SHORT[short] if short else self._back_behind("S")
         while not self.take("E"):
             if self.take("I"):
-                whole += self._arguments()
+                name += self._arguments()
             else:
-                whole = f"{whole}::{self._own()}" if whole else self._own()
-            self._added(whole)
-        if not whole:
+                name = f"{name}::{self._own()}" if name else self._own()
+            self._added(name)
+        if not name:
             raise NoNameError
-        return whole
+        return name
 
     def _arguments(self) -> str:
         inner = ",".join(self._several(self._argument))
@@ -170,7 +170,7 @@ class _ItaniumName(Cursor):
 
     def _added(self, name: str) -> str:
         """The name, which substitutions can stand for from now on."""
-        self._known.append(self.kept(name))
+        self._known.append(self.bounded(name))
         return name
 
 

@@ -37,7 +37,7 @@ class Cursor:
         yield
         self._depth -= 1
 
-    def kept(self, text: str) -> str:
+    def bounded(self, text: str) -> str:
         """The text, unless all that was put together is longer than a name may be."""
         self._written += len(text)
         if self._written > _LONGEST:

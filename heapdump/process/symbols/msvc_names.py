@@ -55,10 +55,10 @@ class _MsvcName(Cursor):
 
     def _qualified(self, own: str) -> str:
         """`own` behind the names around it."""
-        parts = [own]
+        names = [own]
         while not self.take("@"):
-            parts.append(self._scope())
-        return self.kept("::".join(reversed(parts)))
+            names.append(self._scope())
+        return self.bounded("::".join(reversed(names)))
 
     def _remembered(self, name: str) -> str:
         if name not in self._names and len(self._names) < _MOST_BACK:
@@ -112,7 +112,7 @@ class _MsvcName(Cursor):
                     arguments.append(self._argument())
         self._names, self._parameters = outer
         inner = ",".join(arguments)
-        return self.kept(f"{own}<{inner}{' ' if inner.endswith('>') else ''}>")
+        return self.bounded(f"{own}<{inner}{' ' if inner.endswith('>') else ''}>")
 
     def _argument(self) -> str:
         """A template argument: a type, a number, the address of something."""
@@ -225,7 +225,7 @@ class _MsvcName(Cursor):
             one = self._type()
             if self.at - start > 1 and len(self._parameters) < _MOST_BACK:
                 self._parameters.append(one)
-            found.append(self.kept(one.text))
+            found.append(self.bounded(one.text))
         return ",".join(found)
 
     def _symbol(self) -> str:

@@ -158,9 +158,9 @@ class _FileSearch:
         if keeper is None:
             self._note(f"{path} is packed, and there is no folder to unpack it to: write srv*FOLDER*{around[0]}")
             return None
-        kept = self._wanted.below(keeper)
-        if _is_file(kept) and not self._refusal(kept):
-            return StorePlace(kept, str(path))
+        unpacked = self._wanted.below(keeper)
+        if _is_file(unpacked) and not self._refusal(unpacked):
+            return StorePlace(unpacked, str(path))
 
         def write(out: BinaryIO) -> None:
             """The unpacked file."""
@@ -177,17 +177,17 @@ class _FileSearch:
         return StorePlace(self._wanted.below(keeper), source) if is_kept else None
 
     def _downloaded(
-        self, server: SymbolServer, parts: tuple[str, ...], keeper: Path, *, is_packed: bool
+        self, server: SymbolServer, below: tuple[str, ...], keeper: Path, *, is_packed: bool
     ) -> StorePlace | None:
         """A server's file in the store that keeps it; None where the server does not have it or it is not the one."""
         from heapdump.process.symbols.downloads import part_of
 
-        source = server.address(parts)
+        source = server.address(below)
 
         def fill() -> bool:
             """Puts the file into the store; False where there is none."""
             with part_of(keeper, source) as part:
-                if not server.download(parts, part):
+                if not server.download(below, part):
                     return False
                 part.close()
                 if not is_packed:
@@ -252,8 +252,8 @@ class _FileSearch:
         tier = (name[:2].lower(),) if len(name) > 1 and server.is_two_tier else ()
         for folder, file in dict.fromkeys(((name, name), (name.lower(), name.lower()))):
             for form in (file, packed_name(file)):
-                parts = (*tier, folder, key, form)
-                found = self._downloaded(server, parts, keeper, is_packed=form != file)
+                below = (*tier, folder, key, form)
+                found = self._downloaded(server, below, keeper, is_packed=form != file)
                 if found is not None:
                     return found
             pointer = BytesIO()

@@ -245,15 +245,15 @@ class ReportSection:
         title: its heading.
         lead: one sentence below the heading; "" for none.
         figure: name of the template's figure; "" for none.
-        parts: answers below the figure.
-        before: answers above the figure.
+        answers: those below the figure.
+        before: those above the figure.
     """
 
     id: str
     title: str
     lead: str = ""
     figure: str = ""
-    parts: Sequence[Part] = ()
+    answers: Sequence[Part] = ()
     before: Sequence[Part] = ()
 
 

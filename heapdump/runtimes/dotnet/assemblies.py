@@ -122,8 +122,8 @@ class Assemblies:
         edges = zip(regions.start[committed & read_only], regions.end[committed & read_only], strict=True)
         starts += [np.arange(start, end, _PAGE, dtype=np.uint64) for start, end in edges]
         pages = np.unique(np.concatenate(starts)) if starts else np.empty(0, np.uint64)
-        heads, _ = self._space.mapped.gather(pages, 2)
-        yield from pages[heads == _MZ].tolist()
+        signatures, _ = self._space.mapped.gather(pages, 2)
+        yield from pages[signatures == _MZ].tolist()
 
     def _pointed_to(self, module: int) -> Iterator[int]:
         """Page-aligned addresses that a Module leads to, breadth first, four levels deep."""

@@ -87,8 +87,8 @@ class DotNet:
         for one in self._found:
             methods = methods_of(self._clr.space, self._layout, one)
             wrong = {method.start for method in methods if self.names.method_of(method.method_desc) is None}
-            kept = one.found.without(wrong) if one.found else None
-            out += [CodeRange(one.span, CodeKind.JIT, found=kept)] if kept else []
+            remaining = one.found.without(wrong) if one.found else None
+            out += [CodeRange(one.span, CodeKind.JIT, found=remaining)] if remaining else []
         images = [home.image for home in self.names.assemblies.all() if self._image_code(home.image.base)]
         out += [CodeRange(Span(image.base, image.base + image.size), CodeKind.IMAGE) for image in images]
         return SpanMap((one.span, one) for one in out)

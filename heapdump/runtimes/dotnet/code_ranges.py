@@ -71,8 +71,8 @@ class FoundCode:
 
     def without(self, starts: set[int]) -> FoundCode | None:
         """The same without the methods that have these starts; None where none remains."""
-        kept = [(a, b) for a, b in zip(self.starts, self.bases, strict=True) if a not in starts]
-        return FoundCode(self.span, *map(tuple, zip(*kept, strict=True))) if kept else None
+        others = [(a, b) for a, b in zip(self.starts, self.bases, strict=True) if a not in starts]
+        return FoundCode(self.span, *map(tuple, zip(*others, strict=True))) if others else None
 
 
 @dataclass(frozen=True, slots=True)

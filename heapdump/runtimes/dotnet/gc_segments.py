@@ -192,15 +192,15 @@ class _SegmentReader:
 
     def _ephemeral(self, heap: _CollectorHeap, raw: _Raw, offset: int) -> Iterator[GcSegment]:
         """The ephemeral segment, cut where generations begin: the word behind the start segment says where."""
-        whole = self._segment(heap, raw, Generation.GEN0, is_shared=True)
+        segment = self._segment(heap, raw, Generation.GEN0, is_shared=True)
         size, p = self._variables.generation_bytes, self._p
         cuts = [self._space.try_pointer(heap.table + i * size + offset + p) or 0 for i in (1, 0)]
-        if not whole.objects.start <= cuts[0] <= cuts[1] <= whole.objects.end:
-            yield whole
+        if not segment.objects.start <= cuts[0] <= cuts[1] <= segment.objects.end:
+            yield segment
             return
-        edges = [whole.objects.start, *cuts, whole.objects.end]
-        starts = [whole.start, *cuts]
-        ends = [cuts[0], cuts[1], whole.committed]
-        tops = [cuts[0], cuts[1], whole.reserved]
+        edges = [segment.objects.start, *cuts, segment.objects.end]
+        starts = [segment.start, *cuts]
+        ends = [cuts[0], cuts[1], segment.committed]
+        tops = [cuts[0], cuts[1], segment.reserved]
         for i, generation in enumerate((Generation.GEN2, Generation.GEN1, Generation.GEN0)):
             yield GcSegment(generation, Span(edges[i], edges[i + 1]), starts[i], ends[i], tops[i], heap.number)

@@ -51,9 +51,9 @@ class CodeCache:
     def _blob(self, heap: int, address: int) -> int | None:
         """The CodeBlob of the block that holds an address."""
         structs = self._structs
-        memory, marks = (structs.inside(heap, "CodeHeap", name) for name in ("_memory", "_segmap"))
+        memory, segment_map = (structs.inside(heap, "CodeHeap", name) for name in ("_memory", "_segmap"))
         low, high = (structs.member(memory, "VirtualSpace", name) for name in ("_low", "_high"))
-        first = structs.member(marks, "VirtualSpace", "_low")
+        first = structs.member(segment_map, "VirtualSpace", "_low")
         shift = structs.member(heap, "CodeHeap", "_log2_segment_size", 4)
         if low is None or high is None or not first or shift is None or shift > 16 or not low <= address < high:
             return None

@@ -50,7 +50,7 @@ class Gathered:
 def gather(request: Request, snapshots: Sequence[Snapshot]) -> Gathered:
     """The content about the first dump; of two dumps also what changed since the second one."""
     report = _Gatherer(request, snapshots).report()
-    lines = (gap for section in report.sections for part in section.parts for gap in part.gaps)
+    lines = (gap for section in report.sections for part in section.answers for gap in part.gaps)
     return Gathered(report, tuple(dict.fromkeys(lines)))
 
 
@@ -110,9 +110,9 @@ class _Gatherer:
         snapshot = self._snapshot
         used = [node for node in side.tree if node.kind.is_used]
         committed = sum(node.committed_bytes for node in used)
-        whole = snapshot.process.regions.is_complete_map
+        is_complete = snapshot.process.regions.is_complete_map
         line = partial(command_text, snapshot)
-        yield _size_tile("committed" if whole else "memory in the dump", committed, line(("summary",)))
+        yield _size_tile("committed" if is_complete else "memory in the dump", committed, line(("summary",)))
         counts = snapshot.walk.counts.values()
         if counts:
             busy, blocks = sum(c.busy_bytes for c in counts), sum(c.busy_blocks for c in counts)

@@ -91,18 +91,18 @@ class _BoxMaker:
         return None if self._old is None else node.committed_bytes - (old.committed_bytes if old else 0)
 
     def _groups(self, node: MemoryNode, old: MemoryNode | None, css: str) -> tuple[Box, ...]:
-        parts = self._new.groups.of_heap(node)
+        groups = self._new.groups.of_heap(node)
         before = self._old.groups.of_heap(old) if self._old and old else {}
         boxes = [
             Box(
                 name, part.css or css, part.committed, part.size, part.command, (),
                 part.committed - (before[name].committed if name in before else 0) if self._old else None,
             )
-            for name, part in parts.items()
+            for name, part in groups.items()
         ]  # fmt: skip
-        if not parts:
+        if not groups:
             return ()
-        gone = [Box(name, css, 0, 0, ("leaks",), (), -before[name].committed) for name in before if name not in parts]
+        gone = [Box(name, css, 0, 0, ("leaks",), (), -before[name].committed) for name in before if name not in groups]
         return _fewer([*boxes, *gone], _MOST_GROUPS)
 
 
@@ -140,13 +140,13 @@ def legend(new: Side, old: Side | None) -> list[LegendRow]:
     by_kind = {node.kind: node for node in new.tree}
     before = {node.kind: node.committed_bytes for node in old.tree} if old else {}
     extra = (MemoryClass.MAPPED, MemoryClass.UNKNOWN)
-    kinds = [kind for kind in MemoryClass if kind not in extra or kind in by_kind or kind in before]
-    rows = [_row(new, kind, by_kind.get(kind), before.get(kind, 0) if old else None) for kind in kinds]
+    classes = [kind for kind in MemoryClass if kind not in extra or kind in by_kind or kind in before]
+    rows = [_row(new, kind, by_kind.get(kind), before.get(kind, 0) if old else None) for kind in classes]
     used = [node for node in new.tree if node.kind.is_used]
-    whole = new.snapshot.process.regions.is_complete_map
+    is_complete = new.snapshot.process.regions.is_complete_map
     total = LegendRow(
         "Total used", "", sum(n.bytes for n in used), sum(n.committed_bytes for n in used),
-        sum(n.private_bytes for n in used) if whole else None, sum(n.regions for n in used),
+        sum(n.private_bytes for n in used) if is_complete else None, sum(n.regions for n in used),
         max((n.largest_bytes for n in used), default=0), command_text(new.snapshot, ("summary",)), "",
         sum(row.delta or 0 for row in rows) if old else None,
     )  # fmt: skip
@@ -167,8 +167,8 @@ def _row(side: Side, kind: MemoryClass, node: MemoryNode | None, before: int | N
         number, delta = (None, None) if reason else (0, None if before is None else -before)
         return LegendRow(kind.value, css_of(kind), number, number, number, number, number, command, reason, delta)
     committed = node.committed_bytes if kind.is_used else 0
-    whole = side.snapshot.process.regions.is_complete_map
-    private = None if not whole else node.private_bytes if kind.is_used else 0
+    is_complete = side.snapshot.process.regions.is_complete_map
+    private = None if not is_complete else node.private_bytes if kind.is_used else 0
     delta = None if before is None or not kind.is_used else committed - before
     return LegendRow(
         kind.value, css_of(kind), node.bytes, committed, private, node.regions, node.largest_bytes, command, "", delta

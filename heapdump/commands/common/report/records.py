@@ -18,8 +18,8 @@ def report_record(report: ReportContent) -> Record:
             {
                 "id": section.id,
                 "title": section.title,
-                "commands": [part.command for part in section.parts],
-                "gaps": sum(len(part.gaps) for part in section.parts),
+                "commands": [part.command for part in section.answers],
+                "gaps": sum(len(part.gaps) for part in section.answers),
             }
             for section in report.sections
         ],
