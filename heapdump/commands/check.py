@@ -135,6 +135,8 @@ def _page(
         shown, hidden = request.shown(found)
         yield Table(VIEW, shown, hidden=hidden)
         yield from _reports(request, snapshot, shown if request.limit is None else shown[:_REPORTS], len(found))
+    if request.explain and snapshot.damage.remarks:
+        yield Lines([[("  Note: ", "bold"), (remark, "dim")] for remark in snapshot.damage.remarks])
 
 
 def _verdict_lines(
@@ -182,7 +184,7 @@ def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], to
     for incident in shown:
         yield Lines(list(report_lines(reporter.report(incident))))
     if len(shown) < total:
-        yield Lines([[(f"… {total - len(shown):,} more reports (--all, or --at ADDRESS for one)", "dim")]])
+        yield Lines([[(f"… {text.plural(total - len(shown), 'more report')} (--all, or --at ADDRESS for one)", "dim")]])
 
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:

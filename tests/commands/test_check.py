@@ -14,6 +14,7 @@ import pytest
 from heapdump.cli import run
 from heapdump.render.sarif import sarif_document
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
+from tests.heaps.segment.test_damaged_heaps import built
 from tests.patching import poke
 from tests.process.stacks.test_trace_database import RECORDS, UST, record
 
@@ -57,6 +58,17 @@ def test_a_healthy_heap_is_clean(heap: BuiltHeap, capfd: Capture) -> None:
     assert capfd.readouterr().out.startswith("no damage found: 1 heap with ")
     assert "no damage found in 1 heap" in json.dumps(ask(capfd, "triage", code=0))
     assert ask(capfd, "summary", code=0)["verdict"] == "no damage found in 1 heap"
+
+
+def test_explain_says_once_which_damage_to_a_segment_heap_cannot_be_seen(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("crash.dmp").write_bytes(built(("x64", 19041))[0].data)
+    assert run(["check", "--explain"]) == 0
+    page = capfd.readouterr().out
+    assert page.count("no second witness") == 1 and "busy bits of LFH blocks where as many are set" in page
+    assert run(["check"]) == 0 and "second witness" not in capfd.readouterr().out
 
 
 def test_an_overrun_is_told_with_victim_culprit_and_evidence(heap: BuiltHeap, capfd: Capture) -> None:

@@ -39,9 +39,10 @@ class _Counter:
 
 
 _UNSEEN = (
-    "what no second witness tells in segment heaps: a count of unused bytes that stays possible, "
-    "and busy bits of LFH blocks "
+    "what no second witness tells in segment heaps: whether a block has a count of unused bytes, and a count that "
+    "stays possible"
 )
+_UNSEEN_BITS = "; busy bits of LFH blocks "
 
 
 def check_segment_heap(job: CheckJob) -> None:
@@ -53,13 +54,20 @@ def check_segment_heap(job: CheckJob) -> None:
         for counter in _counters(job, load(job.heap.layout)):
             if counter.counted != counter.found:
                 job.findings.append(_finding(job, counter))
-    if any(one.kind == BlockKind.LFH for one in job.count.kinds):
-        job.remarks.append(
-            _UNSEEN + ("(this build does not count them)" if _counts_no_lfh_blocks(job) else "where as many are set")
-        )
+    if job.count.kinds:
+        job.remarks.append(_UNSEEN + _unseen_bits(job))
     if job.has_damage or job.findings:
         layout = None if job.heap.layout is None else load(job.heap.layout)
         job.in_operation = who_changes(job.process, job.view, layout, job.heap.address, job.changing)
+
+
+def _unseen_bits(job: CheckJob) -> str:
+    """What the remark says of LFH blocks; "" where there are none."""
+    if not any(one.kind == BlockKind.LFH for one in job.count.kinds):
+        return ""
+    return _UNSEEN_BITS + (
+        "(this build does not count them)" if _counts_no_lfh_blocks(job) else "where as many are set"
+    )
 
 
 def _counts_no_lfh_blocks(job: CheckJob) -> bool:

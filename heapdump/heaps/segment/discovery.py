@@ -28,7 +28,7 @@ from heapdump.heaps.segment.header import (
     SIGNATURE,
     SegContext,
     assumed_contexts,
-    contexts,
+    counted_segments,
     header_facts,
     is_usable,
     own_span,
@@ -240,7 +240,7 @@ def _counters(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> 
         reserved_bytes=_page_bytes(totals, "TotalReservedPages"),
         committed_bytes=_page_bytes(totals, "TotalCommittedPages"),
         virtual_bytes=_page_bytes(fields, "LargeCommittedPages"),
-        segments=sum(context.segment_count for context in contexts(view, layout, heap) or ()),
+        segments=counted_segments(view, layout, heap),
     )
 
 

@@ -85,6 +85,18 @@ def contexts(view: View, layout: Layout, heap: int) -> tuple[SegContext, ...] | 
     return tuple(one for one in both if one.segment_count or view.space.try_pointer(one.list_head))
 
 
+def counted_segments(view: View, layout: Layout, heap: int) -> int | None:
+    """The number of segments by the counters of all contexts; None where the dump lacks one of them."""
+    lists = contexts(view, layout, heap)
+    if lists is None:
+        return None
+    if "SegContexts" in layout["_SEGMENT_HEAP"]:
+        places = _context_places(layout, heap)
+        if any(view.struct("_HEAP_SEG_CONTEXT", place, layout) is None for place in places):
+            return None
+    return sum(context.segment_count for context in lists)
+
+
 def assumed_contexts(layout: Layout, heap: int) -> tuple[SegContext, ...]:
     """The lists of segments of a heap at this address by the layout alone. The header is not read.
 

@@ -6,7 +6,7 @@ in the heap's header. Their records are `LargeBlock`s, like those of large block
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from dataclasses import replace
 
 from heapdump.blocks.heap import LargeBlock
@@ -14,6 +14,7 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SIGNATURE, contexts
+from heapdump.heaps.segment.large_headless import blocks_without_root
 from heapdump.heaps.segment.large_nodes import unused_of
 from heapdump.heaps.segment.large_places import PlacedBlock, placed_blocks
 from heapdump.heaps.segment.large_search import counted_bytes, unlinked_blocks
@@ -37,8 +38,7 @@ def read_large_allocations(
     tree = heap + discovery.layout["_SEGMENT_HEAP"].offset("LargeAllocMetadata")
     root, least = view.space.try_pointer(tree), view.space.try_pointer(tree + view.pointer_bytes)
     if root is None or least is None:
-        discovery.notes.append(f"the tree of large blocks of heap {heap:#x} is not in the dump")
-        return None, False
+        return _without_root(discovery, segments), False
     lists = contexts(view, discovery.layout, heap)
     if not root and not (lists and all(view.space.try_pointer(one.list_head) for one in lists)):
         discovery.notes.append(f"the header of heap {heap:#x} is damaged: whether it has large blocks is not known")
@@ -47,9 +47,28 @@ def read_large_allocations(
     found.read(root)
     _place(discovery, found, segments)
     if not _add_unlinked(discovery, found):
-        discovery.notes.extend(found.notes)
+        discovery.notes.extend((*found.notes, *_missing_bytes(discovery, found)))
     blocks = _without_overlaps(discovery, [found.blocks[address] for address in sorted(found.blocks)])
     return blocks, found.is_complete and len(blocks) == len(found.blocks)
+
+
+def _without_root(discovery: SegmentDiscovery, segments: Set[int]) -> tuple[LargeBlock, ...] | None:
+    """The allocations that their nodes alone tell, None for none; the note says that others may be missing."""
+    others = {*_others(discovery), *segments, *discovery.view.heap_addresses}
+    blocks = _without_overlaps(discovery, blocks_without_root(discovery, others))
+    listed = f"{len(blocks):,} with {sum(block.commit_bytes for block in blocks):,} bytes are told by their nodes"
+    discovery.notes.append(
+        f"the tree of large blocks of heap {discovery.heap:#x} is not in the dump: "
+        + (f"{listed}, others may be missing" if blocks else "its large blocks are not known")
+    )
+    return blocks or None
+
+
+def _missing_bytes(discovery: SegmentDiscovery, tree: LargeTree) -> Iterator[str]:
+    """How many bytes of allocations Windows counts that are not listed, in words; nothing where none is missing."""
+    missing = counted_bytes(discovery) - sum(block.commit_bytes for block in tree.blocks.values())
+    if missing > 0 and not tree.is_complete:
+        yield f"heap {discovery.heap:#x}: {missing:,} bytes of large blocks that Windows counts are not listed"
 
 
 def _place(discovery: SegmentDiscovery, tree: LargeTree, segments: Set[int]) -> None:

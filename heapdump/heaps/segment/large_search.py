@@ -48,7 +48,7 @@ def unlinked_blocks(
     found: dict[int, LargeBlock] = {}
     nodes = {block.metadata for block in known.values()}
     for span in _places(discovery, [node for node in (*nodes, *damaged) if node is not None]):
-        for block in _nodes_in(discovery, span):
+        for block in nodes_in(discovery, span):
             if block.list_entry not in known and block.list_entry not in others and block.metadata not in nodes:
                 found.setdefault(block.list_entry, replace(block, trust=Trust.DERIVED))
         if sum(block.commit_bytes for block in found.values()) >= missing:
@@ -68,11 +68,13 @@ def counted_bytes(discovery: SegmentDiscovery) -> int:
 
 
 def _places(discovery: SegmentDiscovery, nodes: list[int]) -> Iterator[Span]:
-    """Memory that may hold nodes: around the known nodes, or without any, all committed private memory."""
+    """Memory that may hold nodes: around the known nodes; without any, `all_places`."""
     near = sorted({node // _MiB for node in nodes})
-    yield from (Span(mib * _MiB, (mib + 1) * _MiB) for mib in near)
-    if near:
-        return
+    yield from (Span(mib * _MiB, (mib + 1) * _MiB) for mib in near) if near else all_places(discovery)
+
+
+def all_places(discovery: SegmentDiscovery) -> Iterator[Span]:
+    """Committed private memory, in pieces, up to the most bytes that are scanned."""
     regions, scanned = discovery.process.regions, 0
     rows = np.flatnonzero((regions.state == State.MEM_COMMIT) & (regions.type == Kind.MEM_PRIVATE))
     for row in rows.tolist():
@@ -83,7 +85,7 @@ def _places(discovery: SegmentDiscovery, nodes: list[int]) -> Iterator[Span]:
         yield from (Span(at, min(at + _BYTES_AT_ONCE, span.end)) for at in range(span.start, span.end, _BYTES_AT_ONCE))
 
 
-def _nodes_in(discovery: SegmentDiscovery, span: Span) -> Iterator[LargeBlock]:
+def nodes_in(discovery: SegmentDiscovery, span: Span) -> Iterator[LargeBlock]:
     """Records of the nodes in a span whose allocation is committed memory of exactly the size that they name."""
     view, regions = discovery.view, discovery.process.regions
     offset = discovery.layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
