@@ -10,6 +10,7 @@ import pytest
 
 from heapdump import layouts
 from heapdump.layouts import layout_names
+from tests.recordings import dumps
 
 FOLDER = Path(layouts.__file__).parent
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -29,16 +30,22 @@ SEGMENT = {"x64_14393", "x64_16299", "x64_17763.379", "x64_19041", "x86_19041", 
 STACKS = NT - {"x86_9200", "x64_16299"}
 RECORDED = {
     "process": NT, "NT heap": NT, "LFH": NT, "segment heap": SEGMENT, "VS, LFH of it": SEGMENT,
-    "page heap": {"x86_2600", "x64_14393", "x64_19041", "x86_19041"}, "stacks": STACKS,
+    "page heap": {"x86_2600", "x64_19041", "x86_19041"}, "stacks": STACKS,
 }  # fmt: skip
 """Layouts under which recorded processes with such structures were read, and agreed with what the program did."""
 
+SCENARIOS = {
+    "process": "*", "NT heap": "*", "LFH": "*", "segment heap": "seg*", "VS, LFH of it": "seg*", "page heap": "pageheap*",
+    "stacks": "*ust*",
+}  # fmt: skip
+"""Names of recorded scenarios whose processes have such structures."""
+
 REAL = {("x86_7601", "process"), ("x86_7601", "NT heap"), ("x86_7601", "LFH")}
 WORDS = (
-    ("inferred", "neighbour"), ("copied", "neighbour"), ("corroborated", "neighbour"), ("build attributed", "PDB?"), ("secondary", "neighbour"),
+    ("inferred", "neighbour"), ("read off memory", "read off"), ("copied", "neighbour"), ("corroborated", "neighbour"), ("build attributed", "PDB?"), ("secondary", "neighbour"),
     ("kernel PDB", "PDB"), ("ntdll PDB", "PDB"), ("binary-verified", "disassembly"), ("confirmed", "recorded"), ("documented", "documented"),
 )  # fmt: skip
-ORDER = ("neighbour", "PDB?", "documented", "disassembly", "PDB", "recorded")
+ORDER = ("neighbour", "read off", "PDB?", "documented", "disassembly", "PDB", "recorded")
 
 
 def witness(name: str, group: str) -> str:
@@ -78,3 +85,25 @@ def test_the_table_of_witnesses_is_that_of_the_files():
         path.write_text(wanted, encoding="utf-8")
     else:
         assert text == wanted
+
+
+def recorded_layouts(pattern: str) -> set[str]:
+    """The layouts of the builds of recorded scenarios; folders are named `build.revision`, those of x86 `…-x86`.
+
+    The recordings of XP in the folder `oracle` are x86 without a word.
+    """
+    found = set()
+    for name in (*dumps(f"oracle/*/{pattern}"), *dumps(f"hard/*/{pattern}")):
+        if "*" in name.split("/")[1]:
+            continue  # the folder has none
+        build, _, arch = name.split("/")[1].partition("-")
+        number, revision = (int(part) for part in build.split("."))
+        found.add(layouts.candidates("x86" if arch or number < 3790 else "x64", number, revision)[0])
+    return found
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("group", SCENARIOS)
+def test_what_the_table_calls_recorded_is_recorded_and_nothing_else_is(recorded, group):
+    recorded("README.md")  # skips where the recordings are missing
+    assert recorded_layouts(SCENARIOS[group]) == RECORDED[group]
