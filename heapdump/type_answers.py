@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from heapdump.analyses.containers.marks import ContainerMarks
     from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.members import ContainerTable
     from heapdump.analyses.types.nodes import NodeTable
@@ -77,7 +78,19 @@ class TypeAnswers:
         from heapdump.analyses.types.members import columns_of, from_columns
 
         one = self._snapshot
-        return one.graph_answer("containers", from_columns, columns_of, lambda: find_buffers(one.process, one.graph))
+
+        def find() -> ContainerTable:
+            """The containers, found now."""
+            return find_buffers(one.process, one.graph, self._marks)
+
+        return one.graph_answer("containers", from_columns, columns_of, find)
+
+    @cached_property
+    def _marks(self) -> ContainerMarks:
+        """The nodes in which containers may be found."""
+        from heapdump.analyses.containers.marks import container_marks
+
+        return container_marks(self._snapshot.process.space.mapped, self._snapshot.graph)
 
     @cached_property
     def nodes(self) -> NodeTable:
@@ -93,7 +106,7 @@ class TypeAnswers:
                 """Where the blocks of nodes begin."""
                 return one.walk.table.addresses(one.graph.rows[nodes])
 
-            return find_nodes(one.process, one.graph, self.containers, block_address)
+            return find_nodes(one.process, one.graph, self.containers, self._marks, block_address)
 
         return one.graph_answer("nodes", from_columns, columns_of, find)
 

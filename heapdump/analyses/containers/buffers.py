@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.containers.candidates import Candidates, search_candidates
 from heapdump.analyses.containers.counted_arrays import prove_counted_arrays, prove_mfc_arrays
 from heapdump.analyses.containers.hash_maps import prove_hash_maps
+from heapdump.analyses.containers.marks import ContainerMarks
 from heapdump.analyses.containers.members_in_common import in_common
 from heapdump.analyses.containers.qt_arrays import prove_qt5_arrays, prove_qt5_lists, prove_qt6_arrays
 from heapdump.analyses.containers.strings import prove_cstrings, prove_llvm_strings
@@ -28,11 +29,11 @@ _RUST = Program(exports=("rust_eh_personality",), texts=(b"/rustc/", b"rust_pani
 _MFC = Program(modules=("mfc*.dll",), texts=(b"CWinThread\0",))
 
 
-def find_buffers(process: Process, graph: PointerGraph) -> ContainerTable:
-    """The containers in all nodes and in the data of modules; a buffer belongs to one."""
+def find_buffers(process: Process, graph: PointerGraph, marks: ContainerMarks) -> ContainerTable:
+    """The containers in all nodes and in the data of modules; a buffer belongs to one. `marks`: of the nodes."""
     memory = process.space.mapped
-    found = [find_containers(memory, graph)]
-    candidates = search_candidates(memory, graph)
+    found = [find_containers(memory, graph, marks.wanted)]
+    candidates = search_candidates(memory, graph, marks)
     widths = graph.widths[candidates.block]
     for width in np.unique(widths).tolist():
         found += _proven(process, candidates.take(widths == width))

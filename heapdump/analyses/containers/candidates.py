@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.containers.marks import ContainerMarks
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.kernels import run
-from heapdump.kernels.counted_members import counted_of, headers_of
+from heapdump.kernels.container_marks import COUNTED
+from heapdump.kernels.counted_members import counted_of
 from heapdump.memory.mapped import MappedMemory
 
 Numbers = NDArray[np.int64]
@@ -91,45 +93,31 @@ class Candidates:
         return ContainerTable(self.owner, self.offset, kinds, self.block, used, capacity)
 
 
-def search_candidates(memory: MappedMemory, graph: PointerGraph) -> Candidates:
-    """The candidates, those in blocks first."""
-    header = _headers(memory, graph)
+def search_candidates(memory: MappedMemory, graph: PointerGraph, marks: ContainerMarks) -> Candidates:
+    """The candidates, those in blocks first. `marks`: of the nodes."""
     found = [np.empty((0, _COLUMNS), np.int64)]
-    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), header)
+    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), marks)
     areas, bounds = module_areas(graph)
-    for rows in _search(memory, graph, graph.root_edges, (bounds, areas), header):
+    for rows in _search(memory, graph, graph.root_edges, (bounds, areas), marks):
         rows[:, 0] = -1 - rows[:, 0]
         found.append(rows)
     return Candidates(memory, graph, *np.concatenate(found).T.copy())
 
 
-def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
-    """The kind of each node that begins with a header of Qt 5 or of a CString, else 0; (n,)."""
-    _, (start, size, _) = module_areas(graph)
-    low, high = (int(start.min()), int((start + size).max())) if len(start) else (0, 0)
-    out = np.zeros(len(graph), np.uint8)
-    for words, width, (place, nodes, _) in source_words(
-        memory, graph.edges, (graph.start, graph.size, graph.widths), least=0, needed=4
-    ):
-        kinds = np.zeros(len(nodes), np.uint8)
-        run(headers_of, len(graph), words, width, place, graph.size[nodes], low, high, kinds)
-        out[nodes] = kinds
-    return out
-
-
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
-    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], header: NDArray[np.uint8],
+    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], marks: ContainerMarks,
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []
-    for words, width, places in source_words(memory, edges, *sources):
+    wanted = marks.wanted if edges is graph.edges else None
+    for words, width, places in source_words(memory, edges, *sources, marks=(wanted, COUNTED)):
         k, degree = 0, edges.first[places[1] + 1] - edges.first[places[1]]
         rows = np.empty((5 * max(_ROOM, int(degree.max(initial=0))) + 5, _COLUMNS), np.int64)
         while k < len(places[0]):
             many, k = run(
                 counted_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *places, k, edges.first,
-                edges.targets, graph.start, graph.size, header, rows,
+                edges.targets, graph.start, graph.size, marks.header, rows,
             )  # fmt: skip
             found.append(rows[:many][graph.widths[rows[:many, 3]] == width])
     return found

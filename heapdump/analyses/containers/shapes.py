@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.containers.marks import ContainerMarks
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import addresses_of, module_areas, source_words
 from heapdump.kernels import run
+from heapdump.kernels.container_marks import SHAPES
 from heapdump.kernels.container_shapes import shapes_of
 from heapdump.memory.mapped import MappedMemory
 
@@ -87,10 +89,10 @@ class ShapeReader:
         return np.where((found >= 0) & (self.graph.start[found] == address), found, -1)
 
 
-def find_shapes(memory: MappedMemory, graph: PointerGraph) -> Shapes:
-    """The candidates, those in blocks first."""
+def find_shapes(memory: MappedMemory, graph: PointerGraph, marks: ContainerMarks) -> Shapes:
+    """The candidates, those in blocks first. `marks`: of the nodes."""
     found = [np.empty((0, 4), np.int64)]
-    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None))
+    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), marks.wanted)
     areas, bounds = module_areas(graph)
     for rows in _search(memory, graph, graph.root_edges, (bounds, areas)):
         rows[:, 0] = -1 - rows[:, 0]
@@ -102,10 +104,12 @@ def find_shapes(memory: MappedMemory, graph: PointerGraph) -> Shapes:
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
     sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None],
+    wanted: NDArray[np.uint8] | None = None,
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []
-    for words, width, places in source_words(memory, edges, *sources, least=_FEWEST_POINTERS):
+    marks = (wanted, SHAPES)
+    for words, width, places in source_words(memory, edges, *sources, needs=(_FEWEST_POINTERS, 0), marks=marks):
         k, degree = 0, edges.first[places[1] + 1] - edges.first[places[1]]
         rows = np.empty((max(_ROOM, int(degree.max(initial=0))), 4), np.int64)
         while k < len(places[0]):

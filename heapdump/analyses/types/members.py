@@ -23,6 +23,7 @@ from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.containers import IS_TEXT, IS_WIDE_TEXT
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import container_members, run
+from heapdump.kernels.container_marks import MEMBERS
 from heapdump.kernels.container_members import containers_of
 from heapdump.kernels.source_places import source_places
 from heapdump.large_arrays import parts
@@ -32,6 +33,10 @@ from heapdump.spans import Span
 SourcePlaces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Place of the first word, number in the edges, and words of each source."""
 
+Marks = tuple[NDArray[np.uint8] | None, int]
+"""A number of each source, None: all sources are wanted; the bits of which a wanted source has one."""
+
+_NO_MARKS = np.zeros(1, np.uint8)
 _ROOM, _MOST_AREAS = 1 << 16, 1 << 24
 _WIDE = 2
 
@@ -131,12 +136,14 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> ContainerTable
 _COLUMNS = ("owner", "offset", "kind", "buffer", "used", "capacity")
 
 
-def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable:
+def find_containers(
+    memory: MappedMemory, graph: PointerGraph, marks: NDArray[np.uint8] | None = None
+) -> ContainerTable:
     """The containers in all nodes and in the data of modules. A buffer belongs to the first container, by address.
 
-    Visual C++ and libstdc++ alone.
+    Visual C++ and libstdc++ alone. `marks`: of the nodes, see `kernels.container_marks`; None looks at all of them.
     """
-    found = _search(memory, graph, graph.edges, (graph.start, graph.size, graph.widths))
+    found = _search(memory, graph, graph.edges, (graph.start, graph.size, graph.widths), marks=marks)
     areas, bounds = module_areas(graph)
     globals_ = _search(memory, graph, graph.root_edges, bounds, areas)
     globals_ = ContainerTable(-1 - globals_.owner, *(getattr(globals_, name) for name in _COLUMNS[1:]))
@@ -164,10 +171,11 @@ def module_areas(
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
     bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
+    marks: NDArray[np.uint8] | None = None,
 ) -> ContainerTable:  # fmt: skip
     """The candidates in sources. `bounds`: start, size, width of each; `numbers`: in `edges`, None: its index."""
     pieces: list[tuple[NDArray[np.int64], ...]] = []
-    for words, width, sources in source_words(memory, edges, bounds, numbers):
+    for words, width, sources in source_words(memory, edges, bounds, numbers, marks=(marks, MEMBERS)):
         pieces += _members(graph, edges, words, width, sources)
     columns = [np.concatenate([np.empty(0, np.int64), *(piece[i] for piece in pieces)]) for i in range(len(_COLUMNS))]
     return ContainerTable(columns[0], columns[1], columns[2].astype(np.uint8), *columns[3:])
@@ -176,44 +184,46 @@ def _search(
 def source_words(
     memory: MappedMemory, edges: Edges,
     bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
-    *, least: int = 1, needed: int = 0,
+    *, needs: tuple[int, int] = (1, 0), marks: Marks = (None, 0),
 ) -> Iterator[tuple[NDArray[np.int64], int, SourcePlaces]]:  # fmt: skip
-    """(words of the file, bytes of a pointer, places of sources) of the sources with `least` edges or more.
+    """(words of the file, bytes of a pointer, places of sources) of the sources with enough edges.
 
-    `numbers`: of ascending sources in `edges`, None: their index. `needed`: only sources with more bytes than all of
-    so many words but one; then so many words of them are in the file. Sources of one width, and of one place of their
-    words in the file's, come together.
+    `numbers`: of ascending sources in `edges`, None: their index. `needs`: edges, and, where not 0, words: only sources
+    with more bytes than all of these but one, and so many words of them are in the file. `marks`: only those. Sources
+    of one width, and of one place of their words in the file's, come together.
     """
     start, size, widths = bounds
     for width in _distinct(widths):
         for part in parts(len(start)):
-            batch, first = _chosen(edges, widths, width, part, numbers)
-            if not len(batch):
+            if marks[0] is not None and not (marks[0][part] & np.uint8(marks[1])).any():
                 continue
-            here: Any = part if len(batch) == part.stop - part.start else batch
+            batch, first = _chosen(edges, widths, width, part, numbers)
+            here: Any = part if batch is None else batch
             of_batch = (start[here], size[here], first)
+            if not len(of_batch[0]):
+                continue
+            marked = (_NO_MARKS if marks[0] is None else marks[0][here], marks[1])
             phases = [0]
             for phase in phases:
-                places, others = _places(memory, of_batch, (width, phase, least, needed), len(start))
+                places, others = _places(memory, of_batch, (width, phase, *needs), marked, len(start))
                 if phase == 0:
                     phases += [other for other in range(1, width) if others >> other & 1]
                 if len(places[0]):
-                    names = places[1] + part.start if here is part else batch[places[1]]
+                    names = places[1] + part.start if batch is None else batch[places[1]]
                     names = names if numbers is None else numbers[names]
                     yield memory.file_words(phase, width), width, (places[0], names, places[2])
-            low, high = int(batch[0]), int(batch[-1])  # the pages of the file need not stay in memory
-            memory.forget(Span(int(start[low]), int(start[high]) + int(size[high])))
+            low, high = int(of_batch[0][0]), int(of_batch[0][-1]) + int(of_batch[1][-1])
+            memory.forget(Span(low, high))  # the pages of the file need not stay in memory
 
 
 def _chosen(
     edges: Edges, widths: NDArray[np.uint8], width: int, part: slice, numbers: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
-    """(the sources of a part that have a width, the running number of edges before each, and behind the last one)."""
-    batch = np.arange(part.start, part.stop)
+) -> tuple[NDArray[np.int64] | None, NDArray[np.integer[Any]]]:
+    """(sources of a part that have a width, None for all; running number of edges before each, and behind the last)."""
     fits = widths[part] == width
     if numbers is None and fits.all():
-        return batch, edges.first[part.start : part.stop + 1]
-    batch = batch[fits]
+        return None, edges.first[part.start : part.stop + 1]
+    batch = part.start + np.flatnonzero(fits)
     of_batch = batch if numbers is None else numbers[batch]
     degree = edges.first[of_batch + 1] - edges.first[of_batch]
     return batch, np.concatenate([np.zeros(1, degree.dtype), np.cumsum(degree, dtype=degree.dtype)])
@@ -221,11 +231,11 @@ def _chosen(
 
 def _places(
     memory: MappedMemory, sources: tuple[NDArray[np.int64], Integers, NDArray[np.integer[Any]]],
-    wanted: tuple[int, int, int, int], work: int,
+    wanted: tuple[int, int, int, int], marks: tuple[NDArray[np.uint8], int], work: int,
 ) -> tuple[SourcePlaces, int]:  # fmt: skip
     """((place, index, words) of sources, other phases). `sources`: start, size, edges; `wanted`: width to needed.
 
-    `work`: the number of all sources.
+    `marks`: of the sources, and the bits wanted; `work`: the number of all sources.
     """
     width, phase, least, needed = wanted
     start, size, first = sources
@@ -234,8 +244,8 @@ def _places(
     delta = memory.file_offsets[user] - low[user]
     place, source, count = (np.empty(len(start), np.int64) for _ in range(3))
     many, others = run(
-        source_places, work, start, size, 0, len(start), width, phase, first, least, needed, low[user],
-        high[user], delta, place, source, count,
+        source_places, work, start, size, 0, len(start), width, phase, first, least, needed, *marks,
+        low[user], high[user], delta, place, source, count,
     )  # fmt: skip
     return (place[:many], source[:many], count[:many]), others
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers.chains import find_hash_tables, find_lists
 from heapdump.analyses.containers.deques import find_deques
+from heapdump.analyses.containers.marks import ContainerMarks
 from heapdump.analyses.containers.mfc import find_mfc
 from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.containers.proxies import find_proxies
@@ -102,17 +103,17 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
 
 
 def find_nodes(
-    process: Process, graph: PointerGraph, containers: ContainerTable,
+    process: Process, graph: PointerGraph, containers: ContainerTable, marks: ContainerMarks,
     block_address: Callable[[Numbers], NDArray[np.uint64]],
 ) -> NodeTable:  # fmt: skip
     """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.
 
-    `containers`: of the graph. `block_address(nodes)`: where the blocks of nodes begin, before a CRT header.
+    `containers`, `marks`: of the graph. `block_address(nodes)`: where the blocks of nodes begin, before a CRT header.
     """
     memory = process.space.mapped
     joined = _AllContainers(len(graph))
     joined.add_numbered(*_visual(memory, graph, containers))
-    shapes = find_shapes(memory, graph)
+    shapes = find_shapes(memory, graph, marks)
     for width in np.unique(graph.widths[shapes.block]).tolist():
         selected = shapes.take(graph.widths[shapes.block] == width)
         for found in (
