@@ -83,6 +83,25 @@ def take_starts(
     return count, found, merged, crowded
 
 
+def starts_of(rows: RowReader, numbers: ArrayColumn, out: Output) -> None:
+    """Writes the user address of each of the rows `numbers`."""
+    entry, header8 = rows.entry, rows.header8
+    for i in range(len(numbers)):
+        out[i] = int(entry[numbers[i]]) + int(header8[numbers[i]]) * UNIT
+
+
+def sizes_of(rows: RowReader, numbers: ArrayColumn, out: Output) -> None:
+    """Writes the requested bytes of each of the rows `numbers`, ascending, up to the start of the next one at most."""
+    entry, header8, size8, unused = rows.entry, rows.header8, rows.size8, rows.unused
+    behind = 0
+    for i in range(len(numbers) - 1, -1, -1):
+        row = numbers[i]
+        start, length = int(entry[row]) + int(header8[row]) * UNIT, int(size8[row]) * UNIT - int(unused[row])
+        if i + 1 < len(numbers) and length > behind - start:
+            length = behind - start
+        out[i], behind = length, start
+
+
 def mark_rows(rows: RowReader, numbers: ArrayColumn, shift: int, cells: Output) -> None:
     """`mark` for the blocks of the rows `numbers`."""
     entry, header8 = rows.entry, rows.header8

@@ -62,14 +62,29 @@ def test_loops_find_the_same_in_marked_blocks_as_in_all(width, seed, has_headers
     for run in (marks_of, kernels.compiled(marks_of) or marks_of):
         run(words, mask, width, *places, BASE, high, biggest, BLOCKS, first, targets, header, headers, marks)
     loops = (
-        (MEMBERS, 1, lambda *of: containers_of(words, mask, width, *of[:3], 0, *graph, of[3])),
-        (COUNTED, 1, lambda *of: counted_of(words, mask, width, *of[:3], 0, *graph, header, of[3])),
-        (SHAPES, 2, lambda *of: shapes_of(words, mask, width, *of[:3], 0, *graph, first, targets, 1, of[3])),
+        (
+            MEMBERS,
+            1,
+            lambda place, node, many, out: containers_of(words, mask, width, place, node, many, 0, *graph, out),
+        ),
+        (
+            COUNTED,
+            1,
+            lambda place, node, many, out: counted_of(words, mask, width, place, node, many, 0, *graph, header, out),
+        ),
+        (
+            SHAPES,
+            2,
+            lambda place, node, many, out: shapes_of(
+                words, mask, width, place, node, many, 0, *graph, first, targets, 1, out
+            ),
+        ),
     )
     for bit, least, loop in loops:
         degree, found = np.diff(first)[nodes], []
         for wanted in (degree >= least, (degree >= least) & (marks[nodes] & bit != 0)):
             rows = np.zeros((4000, 6), np.int64)
-            many, _ = loop(*(column[wanted] for column in places), rows)
+            place, node, words_of = (column[wanted] for column in places)
+            many, _ = loop(place, node, words_of, rows)
             found.append(rows[:many].tolist())
         assert found[0] == found[1]

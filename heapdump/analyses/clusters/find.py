@@ -18,7 +18,9 @@ from heapdump.analyses.clusters.split import Profile, join, likelihood, may_diff
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
-from heapdump.large_arrays import count_each, look_up, parts
+from heapdump.kernels import run
+from heapdump.kernels.size_classes import count_numbers
+from heapdump.large_arrays import look_up, parts
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 from heapdump.spans import Span, merged
@@ -217,7 +219,8 @@ def _numbered(
 
     `number` is renumbered.
     """
-    count = count_each(number, len(origin))
+    count = np.zeros(len(origin), np.int64)
+    run(count_numbers, len(number), number, count)
     size = classes.size[origin]
     chosen = np.flatnonzero(count >= FEWEST)
     chosen = chosen[np.argsort(-count[chosen] * size[chosen], kind="stable")]

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.groups import dense
 from heapdump.analyses.clusters.letters import Letter, Letters, PointerEdges, plain_letters
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import WORTH_COMPILING, run
 from heapdump.kernels.pointer_map import thin
+from heapdump.kernels.size_classes import number_sizes
 from heapdump.kernels.word_classes import words_of
-from heapdump.large_arrays import count_each, empty, look_up, parts
+from heapdump.large_arrays import empty, look_up, parts
 from heapdump.memory.mapped import MappedMemory
 
 WORDS = 32
@@ -28,7 +28,7 @@ FEWEST = 5
 """Blocks of a class or of a cluster, at least."""
 
 _MOST_CLASSES, _MOST_OF_CLASS, _FEW = 4096, 512, 16
-_LONG = 1 << 16
+_LONG, _MOST_KEYS = 1 << 16, 1 << 20
 _SHORT_SAMPLE, _LONG_SAMPLE = 1 << 14, 1 << 17
 """Blocks of all samples: where loops run in plain Python, and where they are compiled."""
 
@@ -59,38 +59,41 @@ class SizeClasses:
 def size_classes(graph: PointerGraph, table: BlockTable) -> SizeClasses:
     """The classes of at least five nodes; the 4096 with most bytes."""
     owners = int(table.heap.max()) + 1 if len(graph) else 1
-    number, keys = _numbered(graph, table, owners)
-    count = count_each(number, len(keys))
-    heap, size = keys % owners, keys // owners
-    chosen = np.flatnonzero((count >= FEWEST) & (size >= int(graph.widths.max(initial=4))))
+    number, found = _numbered(graph, table, owners)
+    key, count, widths = found
+    heap, size = key % owners, key // owners
+    chosen = np.flatnonzero((count >= FEWEST) & (size >= int(widths.max(initial=4))))
     chosen = chosen[np.lexsort((heap[chosen], size[chosen], -size[chosen] * count[chosen]))][:_MOST_CLASSES]
-    new = np.full(len(keys) + 1, -1, np.int32)
+    new = np.full(len(key) + 1, -1, np.int32)
     new[chosen] = np.arange(len(chosen))
     look_up(number, new)
-    width = np.full(len(chosen), 8, np.int64)
-    for part in parts(len(number)):
-        known = part.start + np.flatnonzero(number[part] >= 0)
-        width[number[known]] = graph.widths[known]
-    return SizeClasses(number, heap[chosen], size[chosen], width, count[chosen])
+    return SizeClasses(number, heap[chosen], size[chosen], widths[chosen], count[chosen])
 
 
-def _numbered(graph: PointerGraph, table: BlockTable, owners: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(dense number of each node's key, the keys by number); the key is size * owners + heap."""
-    numbers, known = empty(len(graph), np.int32), dict[int, int]()
-    for part in parts(len(graph)):
-        size = graph.size[part].astype(np.uint64)
-        found, keys = _dense(size * np.uint64(owners) + table.heap[graph.rows[part]], size >= np.uint64(_LONG))
-        numbers[part] = np.array([known.setdefault(key, len(known)) for key in keys], np.int32)[found]
-    return numbers, np.array(list(known), np.int64)
+def _numbered(
+    graph: PointerGraph, table: BlockTable, owners: int
+) -> tuple[NDArray[np.int32], tuple[NDArray[np.int64], ...]]:
+    """(dense number of each node's key, (key, nodes, bytes of a pointer) by number); the key is size * owners + heap.
 
-
-def _dense(keys: NDArray[np.uint64], is_long: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[int]]:
-    """(dense number of each key, the keys by number). The few keys of long blocks, far apart, are sorted."""
-    numbers = np.empty(len(keys), np.int64)
-    numbers[~is_long], short = dense(keys[~is_long])
-    long, inverse = np.unique(keys[is_long], return_inverse=True)
-    numbers[is_long] = len(short) + inverse
-    return numbers, [*short, *long.tolist()]
+    The few keys of long blocks, far apart, are sorted.
+    """
+    numbers, room = empty(len(graph), np.int32), min(_LONG * owners, _MOST_KEYS)
+    places, counts, widths = (np.zeros(room, np.int64) for _ in range(3))
+    run(
+        number_sizes, len(graph), graph.rows, graph.size, table.heap, owners, graph.widths, places, counts, widths,
+        numbers,
+    )  # fmt: skip
+    keys = np.flatnonzero(places)
+    keys = keys[np.argsort(places[keys])]
+    long = [np.empty(0, np.int64)]
+    long += [part.start + np.flatnonzero(numbers[part] < 0) for part in parts(len(numbers))]
+    nodes = np.concatenate(long)
+    more = graph.size[nodes].astype(np.int64) * owners + table.heap[graph.rows[nodes]]
+    found, last, inverse, many = np.unique(more[::-1], return_index=True, return_inverse=True, return_counts=True)
+    numbers[nodes[::-1]] = len(keys) + inverse
+    width = graph.widths[nodes[::-1][last]].astype(np.int64)
+    columns = ((keys, found), (counts[keys], many), (widths[keys], width))
+    return numbers, tuple(np.concatenate(both) for both in columns)
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,8 @@ def read_sample(reader: WordReader, classes: SizeClasses) -> WordSample:
     most = min(max(room // max(1, len(classes)), _FEW), _MOST_OF_CLASS)
     counts, places = np.zeros(len(classes) + 1, np.int64), np.empty(len(classes.number), np.int64)
     owner = classes.number + 1
-    numbers = np.arange(len(owner), dtype=np.int32)
-    found = run(thin, len(numbers), numbers, owner, most, counts, np.zeros(len(counts), np.int64), places)
+    every_owner = np.arange(len(counts), dtype=np.int32)
+    found = run(thin, len(owner), owner, every_owner, most, counts, np.zeros(len(counts), np.int64), places)
     node = places[:found]
     node = node[owner[node] > 0]
     node = node[np.argsort(owner[node], kind="stable")]

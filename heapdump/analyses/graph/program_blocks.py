@@ -15,9 +15,9 @@ from heapdump.analyses.graph.pointer_map import TOP, Integers
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
-from heapdump.kernels.pointer_map import take, take_starts, thin
+from heapdump.kernels.pointer_map import sizes_of, starts_of, take, take_starts, thin
 from heapdump.kernels.row import BUSY, INTERNAL
-from heapdump.large_arrays import empty, parts
+from heapdump.large_arrays import empty
 
 _SAMPLE = 1 << 13
 """Rows of each heap that are searched for CRT debug blocks before all rows of the heap are."""
@@ -73,19 +73,14 @@ def rows_again(table: BlockTable, count: int) -> NDArray[np.int32]:
 def start_again(table: BlockTable, rows: NDArray[np.int32]) -> NDArray[np.int64]:
     """`ProgramBlocks.start`, likewise."""
     start = empty(len(rows), np.int64)
-    for part in parts(len(rows)):
-        start[part] = table.addresses(rows[part]).view(np.int64)
+    run(starts_of, len(table), table.reader(), rows, start)
     return start
 
 
 def size_again(table: BlockTable, rows: NDArray[np.int32]) -> Integers:
     """`ProgramBlocks.size`, likewise."""
     size = _sizes(table, len(rows))
-    for part in parts(len(rows)):
-        start = table.addresses(rows[part.start : part.stop + 1]).view(np.int64)
-        own = table.sizes(rows[part]).view(np.int64)
-        own[: len(start) - 1] = np.minimum(own[: len(start) - 1], np.diff(start))
-        size[part] = own
+    run(sizes_of, len(table), table.reader(), rows, size)
     return size
 
 

@@ -202,7 +202,7 @@ def source_words(
             of_batch = (start[here], size[here], first)
             if not len(of_batch[0]):
                 continue
-            marked = (_NO_MARKS if marks[0] is None else marks[0][here], marks[1])
+            marked = (_NO_MARKS, 0) if marks[0] is None else (marks[0][here], marks[1])
             phases = [0]
             for phase in phases:
                 places, others = _places(memory, of_batch, (width, phase, *needs), marked, len(start))

@@ -199,6 +199,8 @@ def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
     size, edges, found = graph.size, (graph.first, graph.edges.targets), [np.empty((0, 4), np.int64)]
     is_head, leads_there = empty(len(graph), np.uint8), empty(len(graph), np.uint8)
     run(heads_of, len(graph), *edges, size, is_head)
+    if not is_head.any():
+        return found[0]
     run(leading_to, len(graph), *edges, size, is_head, leads_there)
     owners = np.flatnonzero(leads_there)
     bounds = (graph.start[owners], size[owners], np.ascontiguousarray(graph.widths[owners]))

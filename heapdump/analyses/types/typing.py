@@ -31,6 +31,8 @@ from heapdump.analyses.types.nodes import NodeTable
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
+from heapdump.kernels import run
+from heapdump.kernels.size_classes import choose_labels
 from heapdump.large_arrays import empty, parts
 from heapdump.process.model import Process
 from heapdump.trust import Trust
@@ -126,10 +128,7 @@ def typing_of(
     found = types_of(process, view_by_heap(process, tuple(heaps)), data, rows, by_class=True, vtables=vtables)
     label, number = _ClusterLabels(process, found, shapes), found.numbers
     choice = label.choices(names, sizes)
-    for part in parts(len(rows)):
-        known = part.start + np.flatnonzero(cluster[part] >= 0)
-        better = choice[cluster[known], number[known]]
-        number[known] = np.where(better >= 0, better, number[known])
+    run(choose_labels, len(rows), cluster, choice, number)
     place = _places(order, len(rows))
     if shapes is not None:
         known_names = [(one.label, one.is_object) for one in label.labels]
