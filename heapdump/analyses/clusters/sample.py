@@ -186,8 +186,8 @@ def read_sample(reader: WordReader, classes: SizeClasses) -> WordSample:
     most = min(max(room // max(1, len(classes)), _FEW), _MOST_OF_CLASS)
     counts, places = np.zeros(len(classes) + 1, np.int64), np.empty(len(classes.number), np.int64)
     owner = classes.number + 1
-    every_owner = np.arange(len(counts), dtype=np.int32)
-    found = run(thin, len(owner), owner, every_owner, most, counts, np.zeros(len(counts), np.int64), places)
+    numbers = np.arange(len(counts), dtype=np.int32)
+    found = run(thin, len(owner), owner, numbers, most, counts, np.zeros(len(counts), np.int64), places)
     node = places[:found]
     node = node[owner[node] > 0]
     node = node[np.argsort(owner[node], kind="stable")]
