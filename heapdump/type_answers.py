@@ -111,15 +111,38 @@ class TypeAnswers:
         return one.graph_answer("nodes", from_columns, columns_of, find)
 
     def owners(self, namer: Namer) -> BlockTyping:
-        """The owner of every busy block. From the index, unless the request names files that can change names."""
+        """The owner of every busy block. From the index where the same files gave them names."""
         from heapdump.analyses.graph.owners import OwnerFinder
         from heapdump.analyses.types.typing import columns_of, from_columns
+        from heapdump.cache.answers import Columns, StoredAnswer
 
-        one = self._snapshot
+        one, modules = self._snapshot, set[int]()
 
         def find() -> BlockTyping:
             """The owners, found now."""
-            return OwnerFinder(one.process, one.graph, one.retained, namer).owners(self.typed(namer))
+            finder = OwnerFinder(one.process, one.graph, one.retained, namer)
+            found = finder.owners(self.typed(namer))
+            modules.update(finder.named_modules)
+            return found
 
-        is_plain = namer is one.namer()
-        return one.graph_answer("owners", from_columns, columns_of, find) if is_plain else find()
+        def read(columns: Columns) -> BlockTyping | None:
+            """The stored owners; None where other PDBs or images were read for them."""
+            key = columns.pop("key").tobytes().decode()
+            is_same = key == self._names_key(namer, [int(base) for base in key.partition("\n")[0].split()])
+            return from_columns(columns, len(one.graph)) if is_same else None
+
+        def write(found: BlockTyping) -> Columns:
+            """The columns of owners, with what their names were read from."""
+            key = self._names_key(namer, sorted(modules)).encode()
+            return columns_of(found) | {"key": np.frombuffer(key, np.uint8)}
+
+        if namer is one.namer():
+            return one.graph_answer("owners", from_columns, columns_of, find)
+        return one.answer(StoredAnswer("owners-declared", read, write), find)
+
+    def _names_key(self, namer: Namer, bases: list[int]) -> str:
+        """What a namer names places in modules by: images, and all PDBs. `bases`: of the modules, the first line."""
+        shapes, process = self.shapes(namer), self._snapshot.process
+        images = [namer.image(module) for base in bases if (module := process.module_map.at(base)) is not None]
+        lines = [" ".join(map(str, bases)), *(image.source if image else "" for image in images)]
+        return "\n".join([*lines, "" if shapes is None else shapes.key])

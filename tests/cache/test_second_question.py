@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from heapdump.analyses.allocated.by import By
+from heapdump.analyses.graph.owners import OwnerFinder
+from heapdump.analyses.types.typing import BlockTyping, TypeLabel
 from heapdump.blocks.table import COLUMNS
 from heapdump.cli import run
 from heapdump.commands import summary, triage
 from heapdump.heaps import walk
+from heapdump.snapshot import open_dump
 from tests.samples import SAMPLES, stacks
 
 QUESTIONS = ("triage", "summary", *(f"leaks --group-by {by}" for by in By))
@@ -56,3 +60,34 @@ def test_names_of_other_files_are_not_kept(tmp_path, indexes, capsys):
     assert stored == {by.value for by in By if not by.has_code_names}
     found = {path.stem.removeprefix("unreachable-") for path in folder.glob("unreachable-*.json")}
     assert found == stored
+
+
+def test_owners_by_other_files_are_kept_for_the_same_files(tmp_path, indexes, monkeypatch):
+    dump, find, made = tmp_path / "x.dmp", OwnerFinder.owners, list[BlockTyping]()
+    stacks(dump)
+
+    def counted(self: OwnerFinder, typing: BlockTyping) -> BlockTyping:
+        """The owners, which were found once more."""
+        made.append(typing)
+        return find(self, typing)
+
+    monkeypatch.setattr(OwnerFinder, "owners", counted)
+
+    def owners(source: str = "") -> tuple[list[int], tuple[TypeLabel, ...]]:
+        """The owners, where a module's image was read from another place than in the dump."""
+        with open_dump(dump) as snapshot:
+            namer = snapshot.namer(symbol_path=str(tmp_path))
+            if source:
+                monkeypatch.setattr(
+                    namer, "image", lambda module: SimpleNamespace(source=source, section_at=lambda rva: None)
+                )
+            found = snapshot.types.owners(namer)
+            return found.number.tolist(), found.labels
+
+    first = owners()
+    assert owners() == first and len(made) == 1
+    assert any("!" in label.label for label in first[1])
+    owners("a file")
+    owners("a file")
+    assert len(made) == 2
+    assert owners() == first and len(made) == 3

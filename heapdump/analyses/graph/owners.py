@@ -53,6 +53,8 @@ class OwnerFinder:
         """Reads nothing yet. `namer` names places in roots."""
         self._process, self._graph, self._tree, self._namer = process, graph, tree, namer
         self._roots: list[_Root] = []
+        self.named_modules: set[int] = set()
+        """Addresses of the modules with a place that an owner is named after."""
 
     def owners(self, typing: BlockTyping) -> BlockTyping:
         """The owner of each node. `typing`: the types of the same nodes."""
@@ -170,6 +172,8 @@ class OwnerFinder:
         if root.area is None:
             return f"registers of thread {root.thread}", Trust.DERIVED
         if root.at is not None:
+            module = self._process.module_map.at(root.at)
+            self.named_modules.update(() if module is None else (module.span.start,))
             return place_name(self._process, self._namer, root.area, root.at), Trust.DERIVED
         area = root.area
         words = {
