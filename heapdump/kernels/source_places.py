@@ -7,7 +7,7 @@ from heapdump.kernels.arrays import ArrayColumn, Output
 
 def source_places(
     start: ArrayColumn, size: ArrayColumn, i: int, until: int, width: int, phase: int, first: ArrayColumn, least: int,
-    needed: int, marks: ArrayColumn, bits: int, range_start: ArrayColumn, range_end: ArrayColumn,
+    needed: int, flags: ArrayColumn, bits: int, range_start: ArrayColumn, range_end: ArrayColumn,
     range_delta: ArrayColumn, place: Output, source: Output, count: Output,
 ) -> tuple[int, int]:  # fmt: skip
     """Writes the place of each block of [i, until) whose words lie in one memory range, at `phase` in the file.
@@ -23,8 +23,8 @@ def source_places(
         least: only blocks with so many pointers or more.
         needed: 0, or a number of words: then only blocks with more bytes than all of these but one, and so many words
             must lie in the range instead of those of the block.
-        marks: (n,) numbers of blocks; only blocks with one of the `bits` in it. Not read where `bits` is 0.
-        bits: see `marks`.
+        flags: (n,) numbers of blocks; only blocks with one of the `bits` in it. Not read where `bits` is 0.
+        bits: see `flags`.
         range_start: (m,) first address of each memory range, ascending.
         range_end: (m,) address behind each range.
         range_delta: (m,) offset in the file of an address of the range, minus the address.
@@ -39,7 +39,7 @@ def source_places(
     for j in range(i, until):
         if first[j + 1] - first[j] < least or (needed > 0 and size[j] <= (needed - 1) * width):
             continue
-        if bits != 0 and marks[j] & bits == 0:
+        if bits != 0 and flags[j] & bits == 0:
             continue
         begin, words = start[j], size[j] >> by
         if not (r < ranges and range_start[r] <= begin < range_end[r]):

@@ -29,11 +29,11 @@ _RUST = Program(exports=("rust_eh_personality",), texts=(b"/rustc/", b"rust_pani
 _MFC = Program(modules=("mfc*.dll",), texts=(b"CWinThread\0",))
 
 
-def find_buffers(process: Process, graph: PointerGraph, marks: ContainerMarks) -> ContainerTable:
-    """The containers in all nodes and in the data of modules; a buffer belongs to one. `marks`: of the nodes."""
+def find_buffers(process: Process, graph: PointerGraph, flags: ContainerMarks) -> ContainerTable:
+    """The containers in all nodes and in the data of modules; a buffer belongs to one. `flags`: of the nodes."""
     memory = process.space.mapped
-    found = [find_containers(memory, graph, marks.wanted)]
-    candidates = search_candidates(memory, graph, marks)
+    found = [find_containers(memory, graph, flags.wanted)]
+    candidates = search_candidates(memory, graph, flags)
     widths = graph.widths[candidates.block]
     for width in np.unique(widths).tolist():
         found += _proven(process, candidates.take(widths == width))

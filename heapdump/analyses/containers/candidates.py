@@ -93,12 +93,12 @@ class Candidates:
         return ContainerTable(self.owner, self.offset, kinds, self.block, used, capacity)
 
 
-def search_candidates(memory: MappedMemory, graph: PointerGraph, marks: ContainerMarks) -> Candidates:
-    """The candidates, those in blocks first. `marks`: of the nodes."""
+def search_candidates(memory: MappedMemory, graph: PointerGraph, flags: ContainerMarks) -> Candidates:
+    """The candidates, those in blocks first. `flags`: of the nodes."""
     found = [np.empty((0, _COLUMNS), np.int64)]
-    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), marks)
+    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), flags)
     areas, bounds = module_areas(graph)
-    for rows in _search(memory, graph, graph.root_edges, (bounds, areas), marks):
+    for rows in _search(memory, graph, graph.root_edges, (bounds, areas), flags):
         rows[:, 0] = -1 - rows[:, 0]
         found.append(rows)
     return Candidates(memory, graph, *np.concatenate(found).T.copy())
@@ -106,18 +106,18 @@ def search_candidates(memory: MappedMemory, graph: PointerGraph, marks: Containe
 
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
-    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], marks: ContainerMarks,
+    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], flags: ContainerMarks,
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []
-    wanted = marks.wanted if edges is graph.edges else None
-    for words, width, places in source_words(memory, edges, *sources, marks=(wanted, COUNTED)):
+    wanted = flags.wanted if edges is graph.edges else None
+    for words, width, places in source_words(memory, edges, *sources, flags=(wanted, COUNTED)):
         k, degree = 0, edges.first[places[1] + 1] - edges.first[places[1]]
         rows = np.empty((5 * max(_ROOM, int(degree.max(initial=0))) + 5, _COLUMNS), np.int64)
         while k < len(places[0]):
             many, k = run(
                 counted_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *places, k, edges.first,
-                edges.targets, graph.start, graph.size, marks.header, rows,
+                edges.targets, graph.start, graph.size, flags.header, rows,
             )  # fmt: skip
             found.append(rows[:many][graph.widths[rows[:many, 3]] == width])
     return found

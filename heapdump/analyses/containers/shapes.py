@@ -89,10 +89,10 @@ class ShapeReader:
         return np.where((found >= 0) & (self.graph.start[found] == address), found, -1)
 
 
-def find_shapes(memory: MappedMemory, graph: PointerGraph, marks: ContainerMarks) -> Shapes:
-    """The candidates, those in blocks first. `marks`: of the nodes."""
+def find_shapes(memory: MappedMemory, graph: PointerGraph, flags: ContainerMarks) -> Shapes:
+    """The candidates, those in blocks first. `flags`: of the nodes."""
     found = [np.empty((0, 4), np.int64)]
-    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), marks.wanted)
+    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), flags.wanted)
     areas, bounds = module_areas(graph)
     for rows in _search(memory, graph, graph.root_edges, (bounds, areas)):
         rows[:, 0] = -1 - rows[:, 0]
@@ -108,8 +108,8 @@ def _search(
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []
-    marks = (wanted, SHAPES)
-    for words, width, places in source_words(memory, edges, *sources, needs=(_FEWEST_POINTERS, 0), marks=marks):
+    flags = (wanted, SHAPES)
+    for words, width, places in source_words(memory, edges, *sources, needs=(_FEWEST_POINTERS, 0), flags=flags):
         k, degree = 0, edges.first[places[1] + 1] - edges.first[places[1]]
         rows = np.empty((max(_ROOM, int(degree.max(initial=0))), 4), np.int64)
         while k < len(places[0]):

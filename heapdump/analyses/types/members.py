@@ -33,7 +33,7 @@ from heapdump.spans import Span
 SourcePlaces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Place of the first word, number in the edges, and words of each source."""
 
-Marks = tuple[NDArray[np.uint8] | None, int]
+NodeFlags = tuple[NDArray[np.uint8] | None, int]
 """A number of each source, None: all sources are wanted; the bits of which a wanted source has one."""
 
 _NO_MARKS = np.zeros(1, np.uint8)
@@ -137,13 +137,13 @@ _COLUMNS = ("owner", "offset", "kind", "buffer", "used", "capacity")
 
 
 def find_containers(
-    memory: MappedMemory, graph: PointerGraph, marks: NDArray[np.uint8] | None = None
+    memory: MappedMemory, graph: PointerGraph, flags: NDArray[np.uint8] | None = None
 ) -> ContainerTable:
     """The containers in all nodes and in the data of modules. A buffer belongs to the first container, by address.
 
-    Visual C++ and libstdc++ alone. `marks`: of the nodes, see `kernels.container_marks`; None looks at all of them.
+    Visual C++ and libstdc++ alone. `flags`: of the nodes, see `kernels.container_marks`; None looks at all of them.
     """
-    found = _search(memory, graph, graph.edges, (graph.start, graph.size, graph.widths), marks=marks)
+    found = _search(memory, graph, graph.edges, (graph.start, graph.size, graph.widths), flags=flags)
     areas, bounds = module_areas(graph)
     globals_ = _search(memory, graph, graph.root_edges, bounds, areas)
     globals_ = ContainerTable(-1 - globals_.owner, *(getattr(globals_, name) for name in _COLUMNS[1:]))
@@ -171,11 +171,11 @@ def module_areas(
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
     bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
-    marks: NDArray[np.uint8] | None = None,
+    flags: NDArray[np.uint8] | None = None,
 ) -> ContainerTable:  # fmt: skip
     """The candidates in sources. `bounds`: start, size, width of each; `numbers`: in `edges`, None: its index."""
     pieces: list[tuple[NDArray[np.int64], ...]] = []
-    for words, width, sources in source_words(memory, edges, bounds, numbers, marks=(marks, MEMBERS)):
+    for words, width, sources in source_words(memory, edges, bounds, numbers, flags=(flags, MEMBERS)):
         pieces += _members(graph, edges, words, width, sources)
     columns = [np.concatenate([np.empty(0, np.int64), *(piece[i] for piece in pieces)]) for i in range(len(_COLUMNS))]
     return ContainerTable(columns[0], columns[1], columns[2].astype(np.uint8), *columns[3:])
@@ -184,25 +184,25 @@ def _search(
 def source_words(
     memory: MappedMemory, edges: Edges,
     bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
-    *, needs: tuple[int, int] = (1, 0), marks: Marks = (None, 0),
+    *, needs: tuple[int, int] = (1, 0), flags: NodeFlags = (None, 0),
 ) -> Iterator[tuple[NDArray[np.int64], int, SourcePlaces]]:  # fmt: skip
     """(words of the file, bytes of a pointer, places of sources) of the sources with enough edges.
 
     `numbers`: of ascending sources in `edges`, None: their index. `needs`: edges, and, where not 0, words: only sources
-    with more bytes than all of these but one, and so many words of them are in the file. `marks`: only those. Sources
+    with more bytes than all of these but one, and so many words of them are in the file. `flags`: only those. Sources
     of one width, and of one place of their words in the file's, come together.
     """
     start, size, widths = bounds
     for width in _distinct(widths):
         for part in parts(len(start)):
-            if marks[0] is not None and not (marks[0][part] & np.uint8(marks[1])).any():
+            if flags[0] is not None and not (flags[0][part] & np.uint8(flags[1])).any():
                 continue
             batch, first = _chosen(edges, widths, width, part, numbers)
             here: Any = part if batch is None else batch
             of_batch = (start[here], size[here], first)
             if not len(of_batch[0]):
                 continue
-            marked = (_NO_MARKS, 0) if marks[0] is None else (marks[0][here], marks[1])
+            marked = (_NO_MARKS, 0) if flags[0] is None else (flags[0][here], flags[1])
             phases = [0]
             for phase in phases:
                 places, others = _places(memory, of_batch, (width, phase, *needs), marked, len(start))
@@ -231,11 +231,11 @@ def _chosen(
 
 def _places(
     memory: MappedMemory, sources: tuple[NDArray[np.int64], Integers, NDArray[np.integer[Any]]],
-    wanted: tuple[int, int, int, int], marks: tuple[NDArray[np.uint8], int], work: int,
+    wanted: tuple[int, int, int, int], flags: tuple[NDArray[np.uint8], int], work: int,
 ) -> tuple[SourcePlaces, int]:  # fmt: skip
     """((place, index, words) of sources, other phases). `sources`: start, size, edges; `wanted`: width to needed.
 
-    `marks`: of the sources, and the bits wanted; `work`: the number of all sources.
+    `flags`: of the sources, and the bits wanted; `work`: the number of all sources.
     """
     width, phase, least, needed = wanted
     start, size, first = sources
@@ -244,7 +244,7 @@ def _places(
     delta = memory.file_offsets[user] - low[user]
     place, source, count = (np.empty(len(start), np.int64) for _ in range(3))
     many, others = run(
-        source_places, work, start, size, 0, len(start), width, phase, first, least, needed, *marks,
+        source_places, work, start, size, 0, len(start), width, phase, first, least, needed, *flags,
         low[user], high[user], delta, place, source, count,
     )  # fmt: skip
     return (place[:many], source[:many], count[:many]), others

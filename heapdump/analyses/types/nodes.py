@@ -103,17 +103,17 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
 
 
 def find_nodes(
-    process: Process, graph: PointerGraph, containers: ContainerTable, marks: ContainerMarks,
+    process: Process, graph: PointerGraph, containers: ContainerTable, flags: ContainerMarks,
     block_address: Callable[[Numbers], NDArray[np.uint64]],
 ) -> NodeTable:  # fmt: skip
     """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.
 
-    `containers`, `marks`: of the graph. `block_address(nodes)`: where the blocks of nodes begin, before a CRT header.
+    `containers`, `flags`: of the graph. `block_address(nodes)`: where the blocks of nodes begin, before a CRT header.
     """
     memory = process.space.mapped
     joined = _AllContainers(len(graph))
     joined.add_numbered(*_visual(memory, graph, containers))
-    shapes = find_shapes(memory, graph, marks)
+    shapes = find_shapes(memory, graph, flags)
     for width in np.unique(graph.widths[shapes.block]).tolist():
         selected = shapes.take(graph.widths[shapes.block] == width)
         for found in (
