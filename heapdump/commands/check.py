@@ -12,6 +12,7 @@ from heapdump.commands.common.addresses import heap_in, place_span
 from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.gaps import shown_damage, unchecked_lines, walk_gaps
 from heapdump.commands.common.options import HEAP_OPTION, option
+from heapdump.commands.common.output_file import output, refuse_unwritable
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -87,6 +88,8 @@ def command(request: Request, heap: str | None, at: str | None, kind: str | None
     heapdump check crash.dmp --sarif check.sarif      for code scanning
     """
     with request.open() as snapshot:
+        if sarif is not None:
+            refuse_unwritable(sarif, [snapshot.dump.path])
         wanted = FindingFilter(
             heap=heap_in(request, snapshot, heap),
             at=place_span(request, snapshot, at),
@@ -189,7 +192,6 @@ def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], to
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
     from heapdump import __version__
-    from heapdump.commands.common.output_file import output
     from heapdump.render.sarif import sarif_document
 
     document = sarif_document(records, rule_sentences(), __version__, snapshot.dump.path.name)

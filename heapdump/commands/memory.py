@@ -9,7 +9,7 @@ import click
 
 from heapdump.commands.common.addresses import place_of
 from heapdump.commands.common.options import option
-from heapdump.commands.common.pointees import STYLES, hex_bytes, pointee_record, pointees_of
+from heapdump.commands.common.pointees import POINTEE_MEMBERS, STYLES, hex_bytes, pointee_record, pointees_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -60,7 +60,7 @@ def command(request: Request, address: str, form: str, count: int | None, arch: 
             records=lambda: (_record(row) for row in view.rows),
             page=page.items,
             gaps=_gaps(at, view),
-            nested={"points_to": ("kind", "text", "address", "offset")},
+            nested={"points_to": POINTEE_MEMBERS},
         )
         return request.emit(snapshot, answer)
 

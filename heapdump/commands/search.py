@@ -14,7 +14,7 @@ import click
 from heapdump.commands.common.addresses import address_in, span_in
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.options import option
-from heapdump.commands.common.pointees import STYLES, pointee_record, pointees_of
+from heapdump.commands.common.pointees import POINTEE_MEMBERS, STYLES, pointee_record, pointees_of
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -81,7 +81,7 @@ def command(request: Request, pattern: str, at: str | None, usage: str | None, f
             records=lambda: found.records(rows),
             page=lambda: found.page(rows),
             gaps=(f"stopped after {count:,} places; a longer pattern, --at or --usage narrows it",) if is_cut else (),
-            nested={"lies_in": ("kind", "text", "address", "offset")},
+            nested={"lies_in": POINTEE_MEMBERS},
         )
         return request.emit(snapshot, answer)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.locks import ThreadLocks
 from heapdump.commands.common.options import option
-from heapdump.commands.common.pointees import pointees_of
+from heapdump.commands.common.pointees import POINTEE_MEMBERS, pointees_of
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.thread_registers import ThreadRegisters
 from heapdump.commands.common.thread_stacks import (
@@ -185,17 +185,20 @@ def command(request: Request, thread_id: str | None, frames: bool, registers: bo
             records=lambda: (record(thread) for thread in rows),
             page=page,
             gaps=(*missing, *stack_gaps(found)),
-            question="threads --frames" if frames and not registers else "",
-            lines=(lambda: _csv_rows(map(record, rows))) if frames and not registers else None,
+            nested={"points_to": POINTEE_MEMBERS} if registers else {},
+            question=" ".join(["threads", *(["--frames"] if frames else []), *(["--registers"] if registers else [])]),
+            lines=(lambda: _csv_rows(map(record, rows))) if frames or registers else None,
         )
         return request.emit(snapshot, answer)
 
 
 def _csv_rows(records: Iterable[Record]) -> Iterator[Record]:
-    """The rows of csv: one for each frame, numbered; one without a frame for a thread of which none is known."""
+    """The rows of csv: one for each frame, numbered, and one for each register; an empty one where none is known."""
     for record in records:
         thread = {name: record[name] for name in ("id", "index", "name")}
-        for number, found in enumerate(record["frames"]):
-            yield thread | {"frame": number} | found
-        if not record["frames"]:
-            yield thread | dict.fromkeys(("frame", "address"))
+        frames = [{"frame": number} | found for number, found in enumerate(record.get("frames", ()))]
+        registers = [
+            {"register": one["name"], "value": one["value"], "points_to": one["points_to"]}
+            for one in record.get("registers", ())
+        ]
+        yield from (thread | row for row in (*frames, *registers) or ({},))

@@ -113,6 +113,16 @@ def test_shells_complete_the_columns_that_there_are(command: str, dump: str, cap
     assert tuple(header) == fields_of(command)
 
 
+@pytest.mark.parametrize("options", [[], ["--format", "csv"]])
+def test_a_column_that_does_not_exist_is_said_where_there_are_no_rows(
+    dump: str, capfd: Capture, options: list[str]
+) -> None:
+    none = ["blocks", dump, "--size", "123456789", *options, "--columns"]
+    assert run([*none, "adress"]) == 2
+    assert "no column 'adress'; did you mean address?" in capfd.readouterr().err
+    assert run([*none, "address"]) == 0
+
+
 @pytest.mark.parametrize("name", ["\udcff", "\x1b[31m", "a b", "="])
 def test_what_can_be_no_name_is_refused_where_there_are_no_rows(tmp_path: Path, capfd: Capture, name: str) -> None:
     SAMPLES["series"](tmp_path / "crash.dmp")

@@ -35,6 +35,17 @@ def write(option: list[str], dump: Path, target: Path | str) -> int:
     return run([name, str(dump), *rest, str(target)])
 
 
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("target", ["no/out.txt", "."])
+def test_what_cannot_be_written_is_said_before_the_heaps_are_walked(
+    dump: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch, option: list[str], target: str
+) -> None:
+    monkeypatch.setattr("heapdump.snapshot.Snapshot.walk", property(lambda _: pytest.fail("the heaps are walked")))
+    assert write(option, dump, target) == 2
+    assert sorted(path.name for path in Path().iterdir()) == [dump.name]
+    assert "error: " in capfd.readouterr().err
+
+
 @needs_links
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("way", ["itself", "link", "hard link", "other spelling"])

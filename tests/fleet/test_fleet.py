@@ -116,6 +116,14 @@ def test_a_file_that_cannot_be_written_is_a_line_and_no_defect(folder, monkeypat
     assert "defect" not in said
 
 
+@pytest.mark.parametrize("option", ["--parquet", "-o"])
+def test_a_file_that_cannot_be_written_is_said_before_the_dumps_are_read(folder, monkeypatch, option):
+    pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("heapdump.commands.fleet.run_all", lambda *_: pytest.fail("the dumps are read"))
+    code, _, said = asked(folder, option, folder / "no" / "rows")
+    assert code == 2 and "cannot write" in said
+
+
 def test_folders_patterns_and_names(folder, tmp_path):
     found, missing = dumps_of([str(folder / "*.dmp"), str(folder / "notes.txt"), str(tmp_path)])
     assert [Path(one).name for one in found] == ["a.dmp", "before.dmp", "broken.dmp", "notes.txt"]

@@ -22,15 +22,18 @@ def chosen_records(answer: Answer, names: Sequence[str]) -> Iterator[Record]:
     """The records of csv with these members only, in this order; members of objects as in csv: `points_to.text`.
 
     Raises:
-        WrongUsage: the records have no member of that name.
+        WrongUsage: the records have no member of that name; also where there are no records.
     """
+    known = fields_of(answer.question or answer.command)
     is_checked = False
     for record in (answer.lines or answer.records)():
         flat = dict(flat_members(record, answer.nested))
         if not is_checked:
-            _check(names, list(dict.fromkeys((*flat, *fields_of(answer.question or answer.command)))))
+            _check(names, list(dict.fromkeys((*flat, *known))))
             is_checked = True
         yield {name: flat.get(name) for name in names}
+    if known and not is_checked:
+        _check(names, known)
 
 
 def chosen_table(answer: Answer, names: Sequence[str], limit: int | None) -> Table[Record]:

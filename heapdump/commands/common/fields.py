@@ -20,6 +20,8 @@ _HEAP = (
     "external_fragmentation virtual_fragmentation integrity trust layout normal_heap stated.free_bytes "
     "stated.reserved_bytes stated.committed_bytes stated.virtual_bytes stated.segments stated.uncommitted_ranges notes"
 )
+_FRAME = "frame address module symbol offset file line trust sp fp return how note signature args"
+_REGISTER = "register value points_to.kind points_to.text points_to.address points_to.offset"
 _FIELDS = {
     "blocks": _BLOCK,
     "blocks --stat": "size count bytes share",
@@ -40,13 +42,16 @@ _FIELDS = {
     "refs": "level at root weak block size offset to to_offset type",
     "regions": "address size allocation_base state type protect usage detail bytes_in_dump evidence trust",
     "retained": "address size retained_bytes retained_blocks share dominator type",
+    "retained --tree": "level offsets is_array root type count bytes retained_bytes share sample",
     "retained --group-by": "key count bytes retained_bytes share trust",
     "struct": "offset field type value meaning address",
     "search": "address usage block text lies_in.kind lies_in.text lies_in.address lies_in.offset",
-    "threads --frames": "id index name frame address module symbol offset file line trust sp fp return how note signature args",
+    "threads --frames": f"id index name {_FRAME}",
+    "threads --frames --registers": f"id index name {_FRAME} {_REGISTER}",
+    "threads --registers": f"id index name {_REGISTER}",
     "threads": "id index name teb stack_base stack_limit stack_reserved ip sp start_address teb32 stack32_base stack32_limit ip32 sp32 waits_for holds",
     "virt-blocks": f"{_BLOCK} list_entry commit_bytes reserve_bytes",
-    "waste": "kind bytes of_bytes share count text heap sample trust",
+    "waste": "kind bytes of_bytes share count text heap sample trust type container",
 }
 """Command, with the options that change its records → the columns."""
 

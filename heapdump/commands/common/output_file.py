@@ -54,18 +54,12 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
         OSError: the system refuses to write.
     """
     sources = tuple(dumps)
-    if system.is_device_name(target):
-        raise WrongUsage(f"{target} is the name of a device on Windows; name another file")
-    target = system.long_path(target)
-    refuse_dump(target, sources)
-    state = _state(target)
-    if system.is_stream_path(target) or (state is not None and not stat.S_ISREG(state.st_mode)):
+    target, state = _checked(target, sources)
+    if _is_stream(target, state):
         # neither made nor cut: what is opened is there already
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_APPEND), "w", encoding="utf-8", newline="\n") as stream:
             yield stream
         return
-    if state is not None and not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     handle, part = system.create_exclusively(target.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
@@ -75,6 +69,46 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def refuse_unwritable(target: Path, dumps: Iterable[Path]) -> None:
+    """Refuses a target that `output` would refuse, before minutes of reading. A file that is there stays as it is.
+
+    Raises:
+        WrongUsage: the target is a dump.
+        CannotWrite: the system refuses.
+    """
+    try:
+        found, state = _checked(target, tuple(dumps))
+        if not _is_stream(found, state):
+            handle, part = system.create_exclusively(found.parent)
+            os.close(handle)
+            part.unlink()
+    except OSError as error:
+        raise CannotWrite(target, error) from error
+
+
+def _checked(target: Path, dumps: Sequence[Path]) -> tuple[Path, os.stat_result | None]:
+    """(the target as the system takes it, its state).
+
+    Raises:
+        WrongUsage: the target is a dump, or a device.
+        OSError: the target is a folder, or a file that may not be written.
+    """
+    if system.is_device_name(target):
+        raise WrongUsage(f"{target} is the name of a device on Windows; name another file")
+    target = system.long_path(target)
+    refuse_dump(target, dumps)
+    state = _state(target)
+    if state is not None and stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if state is not None and stat.S_ISREG(state.st_mode) and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return target, state
+
+
+def _is_stream(target: Path, state: os.stat_result | None) -> bool:
+    return system.is_stream_path(target) or (state is not None and not stat.S_ISREG(state.st_mode))
 
 
 def _state(target: Path) -> os.stat_result | None:

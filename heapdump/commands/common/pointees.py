@@ -23,6 +23,10 @@ def pointees_of(snapshot: Snapshot, namer: Namer, *, quotes: bool = True) -> Poi
     return Pointees(snapshot.process, snapshot.usage, snapshot.heaps, lambda: snapshot.walk.table, words)
 
 
+POINTEE_MEMBERS = ("kind", "text", "address", "offset")
+"""Members of the object of `pointee_record`."""
+
+
 def pointee_record(pointee: Pointee | None) -> Record | None:
     """`points_to` of a record; None where a pointer leads nowhere."""
     if pointee is None:

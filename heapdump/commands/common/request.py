@@ -22,7 +22,7 @@ from heapdump.commands.common.host import adopted
 from heapdump.commands.common.known import known_lines
 from heapdump.commands.common.machine import prepared
 from heapdump.commands.common.options import CONTEXT, REGISTERS, SHARED, DumpCommand, named_format
-from heapdump.commands.common.output_file import copy_pieces, output
+from heapdump.commands.common.output_file import copy_pieces, output, refuse_unwritable
 from heapdump.commands.common.pager import page, pager_command
 from heapdump.commands.common.redaction import dump_records, redaction_of
 from heapdump.commands.common.sorting import ordered
@@ -283,7 +283,10 @@ def dump_command(
             if takes_dumps:
                 values["dumps"] = _all_dumps(values["dumps"])
                 values["dump"] = values["dumps"][0]
-            return function(adopted(_request(values)), **values)
+            request = adopted(_request(values))
+            if request.output is not None:
+                refuse_unwritable(request.output, values.get("dumps") or filter(None, [request.dump]))
+            return function(request, **values)
 
         wrapped: Callable[..., Any] = run
         if takes_address or arguments is not None:

@@ -215,6 +215,21 @@ def test_csv_of_frames_has_a_row_for_each_frame(write_dump):
     assert None not in rows[0]
 
 
+def test_csv_of_registers_has_a_row_for_each_register(write_dump):
+    functions = {CODE: (CODE + 0x400, info(0, [])), CODE + 0x400: (CODE + 0x800, info(0, []))}
+    path = str(write_dump(built("x64", functions, q(ret(0xD8), 0), {}, ret(60))))
+    (record,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--frames", "--registers", "--json"]).stdout)[
+        "data"
+    ]
+    registers = [("", one["name"], one["value"]) for one in record["registers"]]
+    frames = [(str(number), "", "") for number in range(len(record["frames"]))]
+    for options, expected in (["--registers"], registers), (["--frames", "--registers"], frames + registers):
+        shown = CliRunner().invoke(cli, ["threads", path, *options, "--format", "csv"]).stdout
+        rows = list(csv.DictReader(shown.splitlines()))
+        assert [(row.get("frame", ""), row["register"], row["value"]) for row in rows] == expected
+        assert "points_to.text" in rows[0] and None not in rows[0]
+
+
 def test_args_are_the_words_behind_the_return_address(write_dump):
     low = STACK + 0x1000
     stack = struct.pack("<10I", low + 16, ret(4), 0xA1, 0xA2, 0, 0, 0xB1, 0xB2, 0xB3, 0)
