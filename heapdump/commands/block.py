@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.addresses import address_in
-from heapdump.commands.common.block_words import BlockWords, word_columns
+from heapdump.commands.common.block_words import BlockWords, kind_words, word_columns
 from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_blocks
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines, stack_number
 from heapdump.commands.common.gaps import walk_gaps
@@ -200,7 +200,7 @@ class _BlockAtAddress:
         own = " (the allocator's own)" if block.is_internal else ""
         kind_of = "free" if block.state == "free" else "requested"
         size = f"{text.plural(block.size, 'byte')} {kind_of}, {block.entry_size:,} occupied from {block.entry:#x} on"
-        yield [(f"{block.state} {block.kind.word} block{own}: {size}", "")]
+        yield [(f"{block.state} {kind_words(block.kind)} block{own}: {size}", "")]
         if block.trust.value in _TRUST_SENTENCES:
             yield [(_TRUST_SENTENCES[block.trust.value], "yellow")]
         yield [(f"heap #{heap.index} {heap.address:#x} ({heap.kind}, {heap.role})", "")]

@@ -20,16 +20,18 @@ from heapdump.commands.common.managed import (
     thread_record,
     type_record,
 )
+from heapdump.commands.common.next_command import arrow
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, Table
+from heapdump.spans import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from heapdump.analyses.managed.threads import ManagedThread
-    from heapdump.runtimes.runtime import Runtime, TypeCount
+    from heapdump.runtimes.runtime import CodeCounts, GenerationRow, Runtime, TypeCount
     from heapdump.snapshot import Snapshot
 
 
@@ -147,15 +149,34 @@ class _Overview:
         version = f" {info.version}" if info.version else ""
         lines = [
             [(f"{info.kind}{version}", "bold"), (f" in {info.module}, found by {', '.join(info.found_by)}", "")],
-            [
-                (
-                    f"code: {text.plural(code.methods, 'jitted method')}, {text.size(code.jit_bytes)} of JIT code, "
-                    f"{text.size(code.stub_bytes)} of stubs, {text.plural(code.images, 'precompiled image')}",
-                    "",
-                )
-            ],
+            [(f"code: {', '.join(_code_words(code)) or 'none is known'}", "")],
             *([(line, "red")] for line in runtime.trouble()),
         ]
+        rows = list(runtime.heap.rows()) if runtime.heap is not None else []
+        if rows:
+            lines.insert(1, [(self._share(rows), ""), arrow(self._snapshot, ("triage",))])
         yield Lines(lines)
         if runtime.heap is not None:
-            yield Table(GENERATIONS, list(runtime.heap.rows()), title="Managed heap", empty="no generation is known")
+            yield Table(GENERATIONS, rows, title="Managed heap", empty="no generation is known")
+
+    def _share(self, rows: Sequence[GenerationRow]) -> str:
+        """What the managed heap has of the memory of the process."""
+        regions = self._snapshot.process.regions
+        held, objects = (sum(row.committed_bytes for row in rows), sum(row.bytes for row in rows))
+        words = f"managed heap: {text.short_size(held)} committed, {text.short_size(objects)} of objects"
+        if not regions.is_complete_map:
+            return words
+        total = regions.committed_bytes(Span(0, 1 << 64)) or 1
+        return f"{words}; {text.share(held / total)} of the {text.short_size(total)} that the process has committed"
+
+
+def _code_words(code: CodeCounts) -> Iterator[str]:
+    """The code of a runtime, without what it does not have."""
+    if code.methods:
+        yield text.plural(code.methods, "jitted method")
+    if code.jit_bytes:
+        yield f"{text.size(code.jit_bytes)} of JIT code"
+    if code.stub_bytes:
+        yield f"{text.size(code.stub_bytes)} of stubs"
+    if code.images:
+        yield text.plural(code.images, "precompiled image")

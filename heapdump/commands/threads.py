@@ -13,10 +13,10 @@ from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.thread_registers import ThreadRegisters
 from heapdump.commands.common.thread_stacks import (
     GUESSED,
+    StackPages,
     has_guesses,
     stack_frame_record,
     stack_gaps,
-    stack_page,
 )
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -169,9 +169,10 @@ def command(request: Request, thread_id: str | None, frames: bool, registers: bo
             if not (frames or registers) or not shown:
                 yield Table(columns(process, namer, locks), shown, hidden=hidden, empty=empty)
                 return
+            pages = StackPages.of(process, found, shown, args=args)
             for thread in shown:
                 if frames:
-                    yield from stack_page(process, thread, found[thread.index], locks.words(thread), args=args)
+                    yield from pages.page(thread, locks.words(thread))
                 if registers:
                     yield from values.page(thread, "" if frames else locks.words(thread))
             if has_guesses(found):

@@ -195,8 +195,10 @@ def _table(pen: _Pen, table: Table[Any], table_style: _TableStyle) -> Iterator[s
     cells = [[table_style.cell(column, row) for column in columns] for row in table.rows]
     for number, texts in enumerate(cells if table.numbered else (), 1):
         texts[0] = f"#{number}"
-    needed = [max([cell_len(column.title), *(cell_len(row[i]) for row in cells)]) for i, column in enumerate(columns)]
-    found = layout(columns, cells, needed, width)
+    beside = [[table_style.cell(column, row) for column in columns] for row in table.beside]
+    every = [*cells, *beside]
+    needed = [max([cell_len(column.title), *(cell_len(row[i]) for row in every)]) for i, column in enumerate(columns)]
+    found = layout(columns, every, needed, width)
     grid = _ColumnGrid(columns, found.shown, found.widths)
     yield from grid.lines(pen, [column.title for column in columns], ["bold"] * len(columns))
     for row, texts in zip(table.rows, cells, strict=True):
@@ -205,7 +207,7 @@ def _table(pen: _Pen, table: Table[Any], table_style: _TableStyle) -> Iterator[s
     if table.hidden:
         yield pen.write(f"… {count(table.hidden)} more (--all, or --limit N)", "dim") + "\n"
     same = ", ".join(f"{columns[i].title} {cells[0][i]}" for i in found.same)
-    left_out = ", ".join(columns[i].title for i in found.dropped if columns[i].title)
+    left_out = "" if table.goes_on else ", ".join(columns[i].title for i in found.dropped if columns[i].title)
     for label, words in (("in every row above", same), ("not shown at this width", left_out)):
         if words:
             yield from pen.wrapped(Lines([[(f"{label}: {words}", "dim")]]), width)

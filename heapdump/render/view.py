@@ -64,6 +64,8 @@ class Table(Generic[Row]):
         hidden: number of rows that exist and are not shown.
         empty: line that stands for a table without rows.
         numbered: True for a first column `#1`, `#2` … that details below refer to.
+        beside: rows of all tables of a page that look alike: they have the same columns, of the same widths.
+        goes_on: True where a table that looks alike follows: the columns that do not fit are named below that one.
     """
 
     columns: Sequence[Column[Row]]
@@ -72,6 +74,8 @@ class Table(Generic[Row]):
     hidden: int = 0
     empty: str = ""
     numbered: bool = False
+    beside: Sequence[Row] = ()
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)

@@ -208,13 +208,13 @@ class CodeCounts:
     """The code of a runtime.
 
     Attributes:
-        methods: number of jitted methods.
+        methods: number of jitted methods; None where they are not counted.
         jit_bytes: committed bytes of jitted code.
         stub_bytes: committed bytes of stubs.
         images: number of precompiled images.
     """
 
-    methods: int
+    methods: int | None
     jit_bytes: int
     stub_bytes: int
     images: int

@@ -150,3 +150,13 @@ def test_columns_that_fold_give_way_where_no_column_can_be_left_out():
     lines = drawn(Table(columns, KEYS), 45)
     assert max(map(len, lines)) <= 45
     assert lines[1] == "0x2444ff8dfd0  buffer of the   visioncore.dll"
+
+
+def test_tables_that_look_alike_have_the_same_columns_and_name_the_others_once():
+    columns: tuple[Column[str], ...] = (*(Column(name, str, name, rank=rank) for name, rank in (("A", 0), ("B", 1))),)
+    rows = ["short", "a text that is long"]
+    first = drawn(Table(columns, rows[:1], beside=rows, goes_on=True), 30)
+    last = drawn(Table(columns, rows[1:], beside=rows), 30)
+    assert first == ["A", "short"]
+    assert last == ["A", rows[1], "not shown at this width: B"]
+    assert drawn(Table(columns, rows[:1]), 30)[0].split() == ["A", "B"]

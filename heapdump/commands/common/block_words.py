@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from heapdump.analyses.allocated.by import By
+    from heapdump.blocks.kind import BlockKind
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
 _TEXT_BYTES = 48
+_KIND_WORDS = {"virtual": "large"}
 _SHORT = {"only allocator frames": "allocator only"}
 
 
@@ -92,6 +94,11 @@ class BlockWords:
         if "UTF-16" in label:
             return f'L"{text.preview(data[::2].partition(bytes(1))[0])}"'
         return f'"{text.preview(data.partition(bytes(1))[0])}"'
+
+
+def kind_words(kind: BlockKind) -> str:
+    """The kind in a sentence: `large` for what the JSON calls `virtual`."""
+    return _KIND_WORDS.get(kind.word, kind.word)
 
 
 def word_columns(

@@ -57,7 +57,7 @@ def reasons_words(snapshot: Snapshot, explained: ExplainedDivider) -> str:
 
 
 def place_words(snapshot: Snapshot, address: int) -> str:
-    """`app.exe+0x1230`, `Stack ~1 tid 0x14 0x1234`."""
+    """`app.exe+0x1230`, `0x1234 (Stack ~1 tid 0x14)`."""
     if snapshot.process.module_map.at(address) is not None:
         return snapshot.process.where(address)
     usage = snapshot.usage
@@ -65,7 +65,8 @@ def place_words(snapshot: Snapshot, address: int) -> str:
     if row is None:
         return hex(address)
     claim = usage.table.row(row)[5]
-    return f"{usage.names[int(usage.codes[row])]} {claim.detail if claim else ''}".rstrip() + f" {address:#x}"
+    owner = f"{usage.names[int(usage.codes[row])]} {claim.detail if claim else ''}".rstrip()
+    return f"{address:#x} ({owner})"
 
 
 def _started(start: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.block_words import kind_words
 from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.frames import stack_number
 
@@ -90,7 +91,7 @@ class IncidentReporter:
             return None
         verb = "freed by:" if block.state == "free" else "allocated by:"
         frames = self._recorder.allocated(block) if stack_number(self._snapshot, block) else []
-        words = f"{block.state} {block.kind.word}"
+        words = f"{block.state} {kind_words(block.kind)}"
         named = [str(frame) for frame in frames]
         return MemoryRegion(block.address, block.size, block.entry, block.end, words, verb, named)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.frames import frame_record
 from heapdump.render.view import Column, Lines, PageItem, Record, Table
+from heapdump.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
 Numbered = tuple[int, "StackFrame"]
 GUESSED = (
-    "dim frames marked scan are guesses: words of the stack that point into code which the dump does not hold; "
-    "image files can be named with --image-path"
+    "? marks a guess: a caller found by a word of the stack that may be a return address; where code is not in the "
+    "dump, --image-path names image files that have it"
 )
 _HOW = (
     "how the frame was found: registers, unwind data, frame pointer; managed: one of these, in code of .NET or Java; "
@@ -38,8 +40,8 @@ def frame_columns(process: Process, first_own: int | None, *, args: bool) -> tup
         *((words,) if args else ()),
         Column(
             "Where",
-            lambda r: str(r[1].frame),
-            "module!symbol+offset of the frame's address",
+            lambda r: f"{r[1].frame}{' ?' if r[1].frame.trust is Trust.GUESS and r[1].how != 'context' else ''}",
+            "module!symbol+offset of the frame's address; ? = the frame is a guess",
             style=frame_style(process, first_own),
             flexible=40,
             wraps=True,
@@ -62,14 +64,58 @@ def frame_style(process: Process, first_own: int | None) -> Callable[[Numbered],
     return style
 
 
-def stack_page(
-    process: Process, thread: Thread, stacks: Sequence[ThreadStack], locks: str = "", *, args: bool
-) -> list[PageItem]:
-    """The thread's heading, its frames, and the reason where there are none; a WOW64 thread has two stacks.
+@dataclass(frozen=True, slots=True)
+class StackPages:
+    """The frames of threads, a table for each; all tables have the same columns.
 
-    `locks`: words on the locks of heaps that it holds or waits for.
+    Attributes:
+        process: the process.
+        stacks: index of a thread → its stacks; a WOW64 thread has two.
+        args: True for a column of arguments.
+        widest: of each column the frame with the widest text.
+        last: index of the last thread that is shown and has frames.
     """
-    frames = [found for stack in stacks for found in stack.frames]
+
+    process: Process
+    stacks: Mapping[int, Sequence[ThreadStack]]
+    args: bool
+    widest: Sequence[Numbered]
+    last: int | None
+
+    @classmethod
+    def of(
+        cls, process: Process, stacks: Mapping[int, Sequence[ThreadStack]], shown: Sequence[Thread], *, args: bool
+    ) -> StackPages:
+        """The pages of the threads that are shown."""
+        frames = {thread.index: frames_of(stacks.get(thread.index, ())) for thread in shown}
+        rows = [row for of_thread in frames.values() for row in enumerate(of_thread)]
+        columns = frame_columns(process, None, args=args) if rows else ()
+        widest = [_widest(column, rows) for column in columns]
+        with_frames = [index for index, of_thread in frames.items() if of_thread]
+        return cls(process, stacks, args, widest, with_frames[-1] if with_frames else None)
+
+    def page(self, thread: Thread, locks: str) -> list[PageItem]:
+        """The page of a thread. `locks`: words on the locks of heaps that it holds or waits for."""
+        page: list[PageItem] = [_heading(self.process, thread, self.stacks[thread.index], locks)]
+        frames = frames_of(self.stacks[thread.index])
+        if frames:
+            columns = frame_columns(self.process, first_own(self.process, frames), args=self.args)
+            rows = list(enumerate(frames))
+            page.append(Table(columns, rows, beside=self.widest, goes_on=thread.index != self.last))
+        return page
+
+
+def _widest(column: Column[Numbered], rows: Sequence[Numbered]) -> Numbered:
+    return max(rows, key=lambda row: len(column.text(row)))
+
+
+def frames_of(stacks: Sequence[ThreadStack]) -> list[StackFrame]:
+    """The frames of all stacks of a thread."""
+    return [found for stack in stacks for found in stack.frames]
+
+
+def _heading(process: Process, thread: Thread, stacks: Sequence[ThreadStack], locks: str) -> Lines:
+    """The thread, and the reason why frames are missing."""
     heading: list[tuple[str, str]] = [(f"~{thread.index} tid {thread.id:#x}", "bold")]
     if thread.name:
         heading.append((f" {thread.name}", "bold"))
@@ -78,11 +124,7 @@ def stack_page(
     if locks:
         heading.append((f"  {locks}", "red"))
     reason = "; ".join(dict.fromkeys(str(stack.end) for stack in _own_halves(stacks) if stack.end != "bottom"))
-    page: list[PageItem] = [Lines([heading, *([[(f"  {reason}", "dim")]] if reason else [])])]
-    if frames:
-        columns = frame_columns(process, first_own(process, frames), args=args)
-        page.append(Table(columns, list(enumerate(frames))))
-    return page
+    return Lines([heading, *([[(f"  {reason}", "dim")]] if reason else [])])
 
 
 def _own_halves(stacks: Sequence[ThreadStack]) -> Sequence[ThreadStack]:

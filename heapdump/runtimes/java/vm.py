@@ -84,7 +84,7 @@ class JavaVm:
     def code(self) -> CodeCounts:
         """The committed bytes of the code cache; methods are not counted."""
         span = self._code.span()
-        return CodeCounts(0, self._process.regions.committed_bytes(span) if span else 0, 0, 0)
+        return CodeCounts(None, self._process.regions.committed_bytes(span) if span else 0, 0, 0)
 
     def trouble(self) -> Sequence[str]:
         """Nothing: the VM keeps no record that is read."""
