@@ -153,7 +153,7 @@ def test_columns_that_fold_give_way_where_no_column_can_be_left_out():
 
 
 def test_tables_that_look_alike_have_the_same_columns_and_name_the_others_once():
-    columns: tuple[Column[str], ...] = (*(Column(name, str, name, rank=rank) for name, rank in (("A", 0), ("B", 1))),)
+    columns: list[Column[str]] = [Column(name, str, name, rank=rank) for rank, name in enumerate("AB")]
     rows = ["short", "a text that is long"]
     first = drawn(Table(columns, rows[:1], beside=rows, goes_on=True), 30)
     last = drawn(Table(columns, rows[1:], beside=rows), 30)
