@@ -28,6 +28,7 @@ RECORDED = {
     "grow-t0.dmp": "oracle/19041.508/grow-t0.dmp.xz",
     "pageheap.dmp": "oracle/19041.508/pageheap-overrun.dmp.xz",
     "dotnet.dmp": "managed/t21.dmp.xz",
+    "cadtool.dmp": "reports/09-heap-is-small-part.dmp.xz",
 }
 """Dump that examples name → the recording; `sample.dmp` is built. Of several dumps the first counts."""
 EARLIER = "sample-earlier.dmp"

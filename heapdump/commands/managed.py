@@ -148,7 +148,7 @@ class _Overview:
         info, code = runtime.info, runtime.code()
         version = f" {info.version}" if info.version else ""
         lines = [
-            [(f"{info.kind}{version}", "bold"), (f" in {info.module}, found by {', '.join(info.found_by)}", "")],
+            [(info.kind, "bold"), (f" in {info.module}{version}, found by {', '.join(info.found_by)}", "")],
             [(f"code: {', '.join(_code_words(code)) or 'none is known'}", "")],
             *([(line, "red")] for line in runtime.trouble()),
         ]

@@ -64,7 +64,7 @@ def columns(rows: Sequence[Explained], *, has_memory: bool) -> tuple[Column[Expl
     return (
         *members,
         Column("Value", lambda r: _shown(r[0]), "?? = not in the dump", style="bold"),
-        Column("Meaning", lambda r: r[1], "flags, sizes and signatures in words, what pointers lead to, whether links agree", rank=1, flexible=14, wraps=True, style=_style),
+        Column("Meaning", lambda r: r[1], "flags, sizes and signatures in words, what pointers lead to, whether links agree", flexible=28, wraps=True, style=_style),
     )  # fmt: skip
 
 
