@@ -148,6 +148,8 @@ class _GapsPage:
         dividers, _ = request.shown(report.dividers)
         if dividers:
             yield Table(_divider_columns(self.snapshot), dividers)
+            if len(dividers) == request.limit:
+                yield Lines([[(f"the {len(dividers)} that keep most free memory apart; more with --limit N", "dim")]])
         yield Table(HOLDERS, report.usage)
 
 

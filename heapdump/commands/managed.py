@@ -25,7 +25,6 @@ from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, Table
-from heapdump.spans import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -166,7 +165,7 @@ class _Overview:
         words = f"managed heap: {text.short_size(held)} committed, {text.short_size(objects)} of objects"
         if not regions.is_complete_map:
             return words
-        total = regions.committed_bytes(Span(0, 1 << 64)) or 1
+        total = regions.all_committed_bytes or 1
         return f"{words}; {text.share(held / total)} of the {text.short_size(total)} that the process has committed"
 
 

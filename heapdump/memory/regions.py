@@ -191,6 +191,11 @@ class RegionTable:
         last = firsts[run + 1] - 1 if run + 1 < len(firsts) else len(self) - 1
         return Span(int(self.start[firsts[run]]), int(self.end[last]))
 
+    @property
+    def all_committed_bytes(self) -> int:
+        """Committed bytes of the whole map."""
+        return int(self.size[self.state == State.MEM_COMMIT].sum())
+
     def committed_bytes(self, span: Span, *, readable: bool = False) -> int:
         """Committed bytes of the span by this map; `readable`: guard pages and PAGE_NOACCESS pages are left out."""
         span = Span(min(span.start, _TOP), min(span.end, _TOP))

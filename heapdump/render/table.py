@@ -195,10 +195,11 @@ def _table(pen: _Pen, table: Table[Any], table_style: _TableStyle) -> Iterator[s
     cells = [[table_style.cell(column, row) for column in columns] for row in table.rows]
     for number, texts in enumerate(cells if table.numbered else (), 1):
         texts[0] = f"#{number}"
-    beside = [[table_style.cell(column, row) for column in columns] for row in table.beside]
-    every = [*cells, *beside]
-    needed = [max([cell_len(column.title), *(cell_len(row[i]) for row in every)]) for i, column in enumerate(columns)]
-    found = layout(columns, every, needed, width)
+    measured = [*cells, *([table_style.cell(column, row) for column in columns] for row in table.beside)]
+    needed = [
+        max([cell_len(column.title), *(cell_len(row[i]) for row in measured)]) for i, column in enumerate(columns)
+    ]
+    found = layout(columns, measured, needed, width)
     grid = _ColumnGrid(columns, found.shown, found.widths)
     yield from grid.lines(pen, [column.title for column in columns], ["bold"] * len(columns))
     for row, texts in zip(table.rows, cells, strict=True):
