@@ -122,5 +122,5 @@ _COLUMNS: tuple[Column[Line], ...] = (
     Column("Address", lambda r: f"{r.instruction.address:#x}", "of the instruction", right=True),
     Column("Bytes", lambda r: r.instruction.data.hex(), "its bytes", rank=2, style="dim"),
     Column("Instruction", lambda r: r.instruction.text, "in Intel's order: target first", style=lambda r: "bold" if r.is_current else ""),
-    Column("Meaning", _comment, "where a call or a jump leads; the value of the operand in memory in this frame", rank=1, flexible=24, style=_style),
+    Column("Meaning", _comment, "where a call or a jump leads; the value of the operand in memory in this frame", rank=1, flexible=24, wraps=True, style=_style),
 )  # fmt: skip

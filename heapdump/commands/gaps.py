@@ -160,9 +160,9 @@ def _divider_columns(snapshot: Snapshot) -> tuple[Column[ExplainedDivider], ...]
         Column("In the way", lambda c: f"{c.divider.span.start:#x}", "first address of what lies between two free runs", right=True),
         size_column("Size", lambda c: c.divider.span.size, "bytes from the first to the last of them"),
         size_column("Gain", lambda c: c.divider.gain_bytes, "the joined free run without it, minus the larger of the two runs"),
-        size_column("Joined", lambda c: c.divider.joined.size, "the free run that there would be without it", rank=1),
+        size_column("Joined", lambda c: c.divider.joined.size, "the free run that there would be without it", rank=2),
         Column("Owner", owner_words, "usage and detail, as in `regions`", flexible=16, wraps=True),
-        Column("Why", lambda c: reasons_words(snapshot, c), "from headers of images, TEBs, heap lists and code", flexible=24, wraps=True, rank=2),
+        Column("Why", lambda c: reasons_words(snapshot, c), "from headers of images, TEBs, heap lists and code", flexible=24, wraps=True),
     )  # fmt: skip
 
 

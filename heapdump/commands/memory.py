@@ -112,7 +112,7 @@ class _MemoryPage:
 
     def _byte_columns(self, rows: Sequence[MemoryElement]) -> tuple[Column[MemoryElement], ...]:
         leads: Column[MemoryElement] = Column(
-            "PointsTo", self._leads, "what pointers among them lead to", rank=1, flexible=24, style="cyan"
+            "PointsTo", self._leads, "what pointers among them lead to", rank=1, flexible=24, wraps=True, style="cyan"
         )
         return (
             Column("Address", lambda r: f"{r.address:#x}", "of the first byte", right=True),
@@ -174,10 +174,10 @@ def _value(row: MemoryElement) -> str:
 _POINTERS: tuple[Column[MemoryElement], ...] = (
     Column("Address", lambda r: f"{r.address:#x}", "of the pointer", right=True),
     Column("Value", _value, "the pointer; ?? = not in the dump", right=True),
-    Column("PointsTo", lambda r: _text_of(r.pointee), "block, stack, module or region that it leads to", flexible=30, style=_style),
+    Column("PointsTo", lambda r: _text_of(r.pointee), "block, stack, module or region that it leads to", flexible=30, wraps=True, style=_style),
 )  # fmt: skip
 _LINKS: tuple[Column[MemoryElement], ...] = (
     Column("Entry", lambda r: f"{r.address:#x}", "address of the LIST_ENTRY", right=True),
     Column("Flink", _value, "the next entry; ?? = not in the dump", right=True),
-    Column("In", lambda r: _text_of(r.pointee), "where the entry lies", flexible=30, style=_style),
+    Column("In", lambda r: _text_of(r.pointee), "where the entry lies", flexible=30, wraps=True, style=_style),
 )  # fmt: skip

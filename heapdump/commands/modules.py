@@ -71,7 +71,7 @@ VERBOSE: tuple[Column[Module], ...] = (
     Column("Linked", lambda m: _date(m.timestamp), "TimeDateStamp of the PE header; hex where it is a hash (reproducible build)", rank=4),
     Column("Checksum", lambda m: f"{m.checksum:#x}", "CheckSum of the PE header", right=True, rank=5),
     Column("PDB", lambda m: _pdb(m) or "-", "GUID and age of its PDB, as symbol stores name it (CodeView RSDS record)", rank=3),
-    Column("Path", lambda m: m.path, "where the file was on that machine", flexible=24, style="dim"),
+    Column("Path", lambda m: m.path, "where the file was on that machine", flexible=24, wraps=True, style="dim"),
 )  # fmt: skip
 
 

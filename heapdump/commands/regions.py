@@ -64,7 +64,7 @@ VIEW: tuple[Column[Region], ...] = (
     Column("Type", lambda r: r.type.name.removeprefix("MEM_") if r.type else "", "MEM_PRIVATE, MEM_MAPPED or MEM_IMAGE (MemoryInfo Type)", rank=1),
     Column("Protect", lambda r: (r.protection or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),
     Column("InDump", lambda r: text.size(r.bytes_in_dump) if r.bytes_in_dump else "", "bytes of the range that the dump holds", right=True, rank=4),
-    Column("Usage", usage_words, "what it is for, by modules, TEBs, PEBs, heap lists, else <unknown> with its first bytes", flexible=34, style=lambda r: usage_style(r.usage)),
+    Column("Usage", usage_words, "what it is for, by modules, TEBs, PEBs, heap lists, else <unknown> with its first bytes", flexible=34, wraps=True, style=lambda r: usage_style(r.usage)),
 )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def rows_table(title: str, rows: Sequence[Row], *, are_bytes: bool) -> Table[Row
 
     def column(i: int, title: str) -> Column[Row]:
         """The values of one dump."""
-        rank = 0 if i in (0, dumps - 1) else 2
+        rank = 0 if i == dumps - 1 else 1 if i == 0 else 2
         return Column(title, lambda row: shown(row, row.values[i]), f"in dump {i + 1}", right=True, rank=rank)
 
     titles = ["Old", "New"] if dumps == 2 else [f"#{i}" for i in range(1, dumps + 1)]
@@ -181,7 +181,7 @@ HEAPS: tuple[Column[ComparedHeap], ...] = (
 
 LARGE_BLOCKS: tuple[Column[ComparedLargeBlocks], ...] = (
     size_column("Large blocks of", lambda row: row.bytes, "committed bytes of each"),
-    Column("Old", lambda row: text.count(row.counts[0]), "how many the first dump has", right=True),
+    Column("Old", lambda row: text.count(row.counts[0]), "how many the first dump has", right=True, rank=1),
     Column("New", lambda row: text.count(row.counts[-1]), "how many the last dump has", right=True),
     Column("Delta", lambda row: signed_size(row.delta_bytes), "committed bytes of all, new minus old", right=True, style=lambda row: change_style(row.delta_bytes)),
     Column("Heap", lambda row: f"{row.heap:#x}", "its handle in the last dump that has it", right=True),
