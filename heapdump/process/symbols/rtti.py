@@ -1,6 +1,6 @@
 """Class names of objects, from the run-time type information that compilers leave in images; no symbols needed.
 
-Here that of MSVC; other compilers' is in `foreign_rtti.py`.
+Here that of MSVC; other compilers' is in `foreign_rtti.py`, that of Qt's own meta objects in `qt_classes.py`.
 
 An object whose class has virtual bases, and no functions before theirs, begins with a pointer to a table of offsets:
 { 0; bytes to the first virtual base; … }, int32 each. There the object has the vtable; its locator repeats the offset.
@@ -19,6 +19,7 @@ from heapdump.process.model import Module, Process, View
 from heapdump.process.symbols.class_name import ClassName as ClassName
 from heapdump.process.symbols.foreign_rtti import foreign_class
 from heapdump.process.symbols.msvc_names import undecorated
+from heapdump.process.symbols.qt_classes import qt_class
 
 _LONGEST, _PIECE = 4096, 16
 _MOST_OFFSET = 1 << 20
@@ -75,7 +76,11 @@ def class_of_vtable(process: Process, view: View, vtable: int) -> ClassName | No
     module = process.module_map.at(vtable)
     if module is None or vtable % view.pointer_bytes:
         return None
-    return _msvc_class(view, module, vtable) or foreign_class(process, view, module, vtable)
+    return (
+        _msvc_class(view, module, vtable)
+        or foreign_class(process, view, module, vtable)
+        or qt_class(process, view, module, vtable)
+    )
 
 
 def _msvc_class(view: View, module: Module, vtable: int) -> ClassName | None:
