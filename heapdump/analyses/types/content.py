@@ -48,7 +48,7 @@ def content_of(process: Process, view: View, table: BlockTable, row: int) -> Con
     if found is not None:
         return Content(data, f"object of {found.kind} {found.name} ({found.module.name})", found)
     label = types_of(process, {block.heap: view}, BlockData(table), np.array([row]), by_class=True).labels[0]
-    if label in LIBRARY_KINDS or label.startswith("vtable "):
+    if label in LIBRARY_KINDS or label.startswith(("vtable ", "COM object ")):
         return Content(data, label, None)
     if label in WORDS:
         detail = detail_of(label, data, block.size)

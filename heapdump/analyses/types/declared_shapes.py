@@ -17,7 +17,13 @@ from heapdump.process.symbols.pdb_program import PdbProgram, is_of_windows
 from heapdump.process.types import Type, TypeKind
 
 _MOST_FIELDS, _DEEPEST, _MOST_SHAPES = 4096, 8, 1 << 16
-_CLASS = re.compile(r"(?:class|struct) (.+) \((.+)\)")
+_CLASSES = (
+    (re.compile(r"(?:class|struct) (.+) \((.+)\)"), "{}"),
+    (re.compile(r"control block and (.+) \((.+)\)"), "std::_Ref_count_obj2<{}>"),
+    (re.compile(r"control block of a (.+) \((.+)\)"), "std::_Ref_count<{}>"),
+)
+"""Labels, and the class that each is of."""
+
 _NUMBERS = (TypeKind.UNSIGNED, TypeKind.SIGNED, TypeKind.FLOAT)
 
 
@@ -104,9 +110,12 @@ class DeclaredShapes:
 
     def of_label(self, label: str) -> int | None:
         """The shape of the class of a label, `class ns::Foo (camera.dll)`; None for other labels."""
-        found = _CLASS.fullmatch(label)
-        places = [i for i, (place, _) in enumerate(self.programs) if found and place.name == found[2]]
-        return self.of_class(places[0], found[1]) if found and places else None
+        for pattern, form in _CLASSES:
+            found = pattern.fullmatch(label)
+            places = [i for i, (place, _) in enumerate(self.programs) if found and place.name == found[2]]
+            if found and places:
+                return self.of_class(places[0], form.format(found[1]))
+        return None
 
     def place(self, address: int) -> str | None:
         """`app.exe!g_sessions+0x10` for an address in a variable; None elsewhere."""

@@ -1,6 +1,7 @@
 """Labels of types by number, and the labels of objects, by their vtables.
 
-In: pointers that blocks begin with. Out: numbers of labels, `class ns::Foo (camera.dll)` or `vtable camera.dll+0x1100`.
+In: pointers that blocks begin with. Out: numbers of labels, `class ns::Foo (camera.dll)`, `vtable camera.dll+0x1100`,
+`COM object camera.dll+0x1100`, `control block and ns::Foo (camera.dll)`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from heapdump.analyses.allocated.groups import dense
 from heapdump.analyses.contents import recognise
 from heapdump.analyses.types.block_starts import BlockData
+from heapdump.analyses.types.com_objects import are_com_objects
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.object_arrays import object_arrays
 from heapdump.process.model import Process, View
+from heapdump.process.symbols.control_blocks import control_block
 from heapdump.process.symbols.rtti import ClassName, class_of_virtual_base, class_of_vtable, offset_of_virtual_base
 from heapdump.process.symbols.vtables import are_vtables
 from heapdump.trust import Trust
@@ -51,6 +54,7 @@ class ObjectLabels:
         self._process, self._view, self._data, self._labels = process, view, data, labels
         self._number_of_vtable: dict[int, int] = {}
         self._offset_of_virtual_base: dict[int, int] = {}
+        self._bare: set[int] = set()
 
     def numbers(self, pointers: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The number of the class or of the vtable that the pointer at the start of each row leads to.
@@ -91,10 +95,16 @@ class ObjectLabels:
             )
         found: NDArray[np.uint64] = np.array([self._number_of_vtable[vtable] for vtable in values], np.uint64)[places]
         for place, table in enumerate(values):
-            offset = self._offset_of_virtual_base[table]
+            offset, is_bare = self._offset_of_virtual_base[table], table in self._bare
+            of_table = np.flatnonzero(places == place) if offset or is_bare else places[:0]
             if offset:
-                of_table = np.flatnonzero(places == place)
                 found[of_table] = self._virtual_base_numbers(rows[of_table], offset)
+            elif is_bare:
+                address, size = self._data.addresses(rows[of_table]), self._data.sizes(rows[of_table])
+                of_table = of_table[are_com_objects(self._process, self._view, table, address, size)]
+                if len(of_table):
+                    label = f"COM object {self._process.where(table)}"
+                    found[of_table] = self._labels.number(label, Trust.DERIVED)
         return found
 
     def _virtual_base_numbers(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.uint64]:
@@ -111,7 +121,8 @@ class ObjectLabels:
         """The number of a class; MODULE_POINTER's without one."""
         if found is None:
             return ContentKind.MODULE_POINTER.number
-        return self._labels.number(f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED)
+        words = control_block(found.name) or f"{found.kind} {found.name}"
+        return self._labels.number(f"{words} ({found.module.name})", Trust.DERIVED)
 
     def _number(self, vtable: int, *, is_bare: bool) -> int:
         """The number of a vtable's class; without type information (`is_bare`) that of the vtable; or of neither."""
@@ -121,5 +132,6 @@ class ObjectLabels:
         if vtable in self._labels.vtables:
             return self._labels.number(self._labels.vtables[vtable], Trust.DERIVED)
         if is_bare:
+            self._bare.add(vtable)
             return self._labels.number(f"vtable {self._process.where(vtable)}", Trust.GUESS)
         return ContentKind.MODULE_POINTER.number

@@ -7,6 +7,7 @@ structure that the block shares with others, then what its first bytes look like
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,6 +38,7 @@ from heapdump.large_arrays import empty, parts
 from heapdump.process.model import Process
 from heapdump.trust import Trust
 
+_TABLE = re.compile("vtable |COM object ")
 _LONG = 4096
 """Bytes from which on the size alone tells a kind of buffer."""
 
@@ -182,10 +184,11 @@ def _places(order: NDArray[np.int64] | slice, count: int) -> Places:
 
 
 def _module(label: str) -> str:
-    """The module of `class Foo (camera.dll)` or `vtable camera.dll+0x1100`, else ""."""
+    """The module of `class Foo (camera.dll)`, `vtable camera.dll+0x1100` or `COM object camera.dll+0x1100`, else ""."""
     if label.endswith(")") and " (" in label:
         return label.rpartition(" (")[2][:-1]
-    return label.removeprefix("vtable ").rpartition("+")[0] if label.startswith("vtable ") else ""
+    match = _TABLE.match(label)
+    return label[match.end() :].rpartition("+")[0] if match else ""
 
 
 class _ClusterLabels:

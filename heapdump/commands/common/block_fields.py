@@ -160,7 +160,7 @@ _COLUMNS: tuple[Column[BlockField], ...] = (
 
 def _how(label: TypeLabel) -> str:
     """How a type is known."""
-    is_declared = label.module and not label.label.startswith("vtable ")
+    is_declared = label.module and not label.label.startswith(("vtable ", "COM object "))
     if label.trust.value == "guess" and is_declared:
         return "a guess, by what a PDB declares of pointers to it, and by its size"
     return _HOW[label.trust.value]
