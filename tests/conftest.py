@@ -24,7 +24,7 @@ from tests.recordings import FOLDER, Recorded
 # the fixtures used inside properties write a new file at every call, so sharing them between examples is sound
 _UNHURT = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile("fuzz", deadline=None, max_examples=50, suppress_health_check=_UNHURT)
-settings.register_profile("ci", settings.get_profile("fuzz"), max_examples=12, derandomize=True, database=None)
+settings.register_profile("ci", settings.get_profile("fuzz"), max_examples=8, derandomize=True, database=None)
 settings.load_profile("fuzz" if os.environ.get("HEAPDUMP_FUZZ") else "ci")
 
 WriteDump = Callable[..., Path]

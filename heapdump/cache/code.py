@@ -22,18 +22,25 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
     take a tenth of the time to read.
     """
     files = sorted(path for path in home.rglob("*") if path.suffix in (".py", ".json"))
-    states = [(str(path), state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]]
+    states = tuple((path, state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()])
     own = folder / _OWN
-    file = own / digest(repr(states))[:_NAME_LENGTH]
+    file = own / digest(repr([(str(path), size, time) for path, size, time in states]))[:_NAME_LENGTH]
     with contextlib.suppress(OSError, ValueError):
         if not system.others_can_write(own):
             return read_text(file)
+    found = _content_digest(home, states)
+    with contextlib.suppress(OSError):
+        _keep(file, found)
+    return found
+
+
+@cache
+def _content_digest(home: Path, states: tuple[tuple[Path, int, int], ...]) -> str:
+    """SHA-256 of the files, in hex. `states`: (path, bytes, time of the last change) of each."""
     found = hashlib.sha256()
-    for path in files:
+    for path, _, _ in states:
         data = path.read_bytes()
         found.update(f"{path.relative_to(home).as_posix()} {len(data)}\n".encode() + data)
-    with contextlib.suppress(OSError):
-        _keep(file, found.hexdigest())
     return found.hexdigest()
 
 
