@@ -13,7 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from heapdump.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +47,21 @@ def ask(index: Path, arguments: Iterable[str]) -> Answer:
         os.environ["HEAPDUMP_CACHE"] = folder or ""
     out, err = map(_written, streams)
     return Answer(code, out, err.replace(f"heapdump: {COMPILING}\n", ""))
+
+
+@contextmanager
+def opened_once(path: Path, *, use_index: bool = True) -> Iterator[Snapshot]:
+    """The dump; commands that open one in the `with` get this, and what its walk found is at hand."""
+    from heapdump import snapshot as snapshots
+
+    opened = snapshots.open_dump(path, use_index=use_index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshots, "open_dump", lambda *_, **__: opened)
+        patch.setattr(snapshots.Snapshot, "__exit__", lambda *_: None)
+        try:
+            yield opened
+        finally:
+            opened.close()
 
 
 def _written(stream: TextIOWrapper) -> str:

@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 
 from fixtures.sample import sample
-from heapdump import snapshot as snapshots
 from heapdump.analyses.allocated.by import By
 from heapdump.blocks.kind import BlockKind
-from heapdump.snapshot import Snapshot, open_dump
+from heapdump.snapshot import Snapshot
 from tests.analyses.graph.plans import How, lay
 from tests.analyses.graph.plans import Plan as GraphPlan
-from tests.asking import Answer, Helper, ask, helper
+from tests.asking import Answer, Helper, ask, helper, opened_once
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.segment_heap_layout import GENERATIONS as SEGMENT_GENERATIONS
@@ -117,11 +116,8 @@ class Index:
         """Asks about the dump opened once: what its walk found is at hand, and is not read from the index."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HEAPDUMP_CACHE", str(self.folder))
-            with open_dump(self.path) as opened:
-                patch.setattr(snapshots, "open_dump", lambda *_, **__: opened)
-                patch.setattr(Snapshot, "__exit__", lambda *_: None)
+            with opened_once(self.path) as opened:
                 self.ask_each([*calls, *calls_about(opened)])
-            opened.close()
 
     def differences(self, other: Helper) -> list[str]:
         """The calls that `other` answers otherwise from the index."""
@@ -156,13 +152,12 @@ def test_samples_are_answered_alike_cold_and_from_the_index(
 ) -> None:
     path = tmp_path / f"{name}.dmp"
     SAMPLES[name](path)
-    with open_dump(path, use_index=False) as snapshot:
-        calls = [*CALLS, UNALIGNED, *calls_about(snapshot)]
     index = Index(path, folder)
-    index.ask_each(OF_WALKS)
-    cold = {call: ask(folder, [*arguments(path, call), "--no-cache"]) for call in calls}
-    assert [difference(call, cold[call], first) for call, first in index.answers.items() if cold[call] != first] == []
-    index.answers = cold
+    index.ask_in_one([*CALLS, UNALIGNED])
+    cold = {call: ask(folder, [*arguments(path, call), "--no-cache"]) for call in OF_WALKS}
+    assert [
+        difference(call, cold[call], index.answers[call]) for call in cold if cold[call] != index.answers[call]
+    ] == []
     assert index.differences(other) == []
 
 

@@ -16,6 +16,7 @@ from heapdump.analyses.clusters import sample as clusters_sample
 from heapdump.cli import run
 from heapdump.heaps.nt import entry_check, traces
 from heapdump.kernels import code_files, forms
+from tests.asking import opened_once
 from tests.samples import SAMPLES
 
 LIST = Path(kernels.__file__).with_name("forms.json")
@@ -131,17 +132,12 @@ def met_forms(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     for module in (kernels, entry_check, traces, clusters_sample):
         monkeypatch.setattr(module, "WORTH_COMPILING", 0)
     for name, make in SAMPLES.items():
-        places = make(path / f"{name}.dmp")
-        for command, *rest in COMMANDS:
-            run(
-                [
-                    command,
-                    str(path / f"{name}.dmp"),
-                    *(one.format(**{"block": 0} | places) for one in rest),
-                    "--no-cache",
-                ]
-            )
-            capfd.readouterr()
+        dump = path / f"{name}.dmp"
+        places = {"block": 0} | make(dump)
+        with opened_once(dump, use_index=False):
+            for command, *rest in COMMANDS:
+                run([command, str(dump), *(one.format(**places) for one in rest)])
+        capfd.readouterr()
     return found
 
 
