@@ -22,6 +22,7 @@ from heapdump.heaps.allocator import (
 )
 from heapdump.heaps.candidates import has_every_heap_listed
 from heapdump.heaps.nt.context import heap_context
+from heapdump.heaps.nt.cookie_segments import segments_with_cookie
 from heapdump.heaps.nt.discovery import HeapReader, HeapStructures, listed_extents, nt_heap
 from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
 from heapdump.heaps.nt.entry_key import key_of_entries, key_of_segment
@@ -92,6 +93,8 @@ def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: 
     segments = tuple(_pre_vista_segments(reader) if is_pre_vista else _segments(reader))
     if not is_pre_vista:
         segments += segments_at(reader, _links(reader, segments), segments)
+    else:
+        segments += tuple(segments_with_cookie(reader, segments))
     key = None if is_pre_vista else next(_keys(reader, segments), None)
     header_key = None if key is None else HeaderKey(key, ENCODE_FLAG_MASK)
     if header_key is not None:

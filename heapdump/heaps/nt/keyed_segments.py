@@ -21,10 +21,10 @@ from heapdump.memory.regions import Kind
 from heapdump.spans import Span
 
 _ALIGNMENT = 0x10000
-_READ_BYTES = 0x40000
+READ_BYTES = 0x40000
 """Bytes at the beginning of a reservation that are searched for entries."""
 
-_MOST_BYTES = 256 << 20
+MOST_BYTES = 256 << 20
 """The most bytes that are searched for one heap."""
 
 
@@ -34,11 +34,11 @@ def segments_with_key(reader: HeapReader, key: HeaderKey, known: Sequence[Segmen
     None where headers are not encoded. Reservations that begin with the header of a heap or of a segment are left out.
     """
     granule, read = reader.view.granularity, 0
-    for start in _reservations(reader, known) if key.mask else ():
+    for start in private_reservations(reader, known) if key.mask else ():
         found = mapped_segment(reader, start)
-        if found is None or read >= _MOST_BYTES:
+        if found is None or read >= MOST_BYTES:
             continue
-        span = Span(start, min(found.span.end, start + _READ_BYTES))
+        span = Span(start, min(found.span.end, start + READ_BYTES))
         read += span.size
         words, _ = reader.view.space.mapped.words64(span)
         words = words[granule // 8 - 1 :: granule // 8]
@@ -48,11 +48,12 @@ def segments_with_key(reader: HeapReader, key: HeaderKey, known: Sequence[Segmen
             yield found
 
 
-def _reservations(reader: HeapReader, known: Sequence[Segment]) -> Iterator[int]:
+def private_reservations(reader: HeapReader, known: Sequence[Segment]) -> Iterator[int]:
     """Starts of private reservations that may be later segments without a header."""
     regions, view = reader.process.regions, reader.view
     spans, heaps = [segment.span for segment in known], set(view.heap_addresses)
-    signature = view.layout["_HEAP_SEGMENT"].offset("SegmentSignature")
+    struct = reader.layout["_HEAP_SEGMENT"]
+    signature = struct.offset("SegmentSignature" if "SegmentSignature" in struct else "Signature")
     for first, _ in regions.allocation_rows() if regions.is_complete_map else ():
         start = int(regions.start[first])
         if start % _ALIGNMENT or start in heaps or regions.type[first] != Kind.MEM_PRIVATE:
