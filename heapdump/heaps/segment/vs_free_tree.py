@@ -74,7 +74,9 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int, delayed: NDArra
         _report_links(walk, nodes, unlinked & ~is_busy)
         doubtful = np.flatnonzero(is_vs & table.is_busy & (table.tags & np.uint16(TRUST_MASK) != 0))
         own = _nodes(walk, table.entry[doubtful])
-        _make_free(walk, table, doubtful[own.is_linked & ((own.parent != 0) | np.isin(own.address, nodes.parent))])
+        # padding keeps what is left of a node in a busy chunk, and may link to another such chunk
+        is_in_tree = np.isin(own.parent, nodes.address) | ((own.parent == 0) & np.isin(own.address, nodes.parent))
+        _make_free(walk, table, doubtful[own.is_linked & is_in_tree])
 
 
 def is_unlinked(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> NDArray[np.bool_]:
