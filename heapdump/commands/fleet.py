@@ -19,6 +19,7 @@ from heapdump.available_memory import available_memory
 from heapdump.commands.common.files import progress_bar
 from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, need_of, stamp
 from heapdump.commands.common.fleet_tables import page, summary_record
+from heapdump.commands.common.options import option
 from heapdump.commands.common.output_file import output, refuse_dump, refuse_unwritable
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.symbol_servers import unwatched
@@ -31,8 +32,7 @@ from heapdump.render.view import Answer, Record
 _PATHS = Arguments("PATH...", lambda words: {"paths": words, "dump": None})
 
 
-@dump_command("fleet", arguments=_PATHS)
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Dumps at a time.  [default: one a processor]")
+@option("--jobs", type=click.IntRange(1), metavar="N", help="Dumps at a time.  [default: one a processor]")
 @click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.jsonl",
               help="Append each row there as it comes; rows of unchanged dumps are not made again.")  # fmt: skip
 @click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -40,6 +40,7 @@ _PATHS = Arguments("PATH...", lambda words: {"paths": words, "dump": None})
 @click.option(
     "--scheduler", metavar="ADDRESS", help="A Dask cluster, such as tcp://head:8786, instead of this machine."
 )
+@dump_command("fleet", arguments=_PATHS)
 def command(
     request: Request,
     paths: tuple[str, ...],

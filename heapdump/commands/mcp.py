@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from heapdump import __version__
+from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.symbol_servers import unwatched
 from heapdump.errors import WrongUsage
@@ -18,16 +19,16 @@ def _none(words: tuple[str, ...]) -> dict[str, None]:
     return {"dump": None}
 
 
-@dump_command("mcp", arguments=Arguments("", _none))
 @click.option("--root", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
               help="Only dumps below this folder.")  # fmt: skip
-@click.option(
+@option(
     "--tokens",
     type=click.IntRange(500),
     default=4000,
     metavar="N",
     help="Tokens of one answer, about.  [default: 4000; at least 500]",
 )
+@dump_command("mcp", arguments=Arguments("", _none))
 def command(request: Request, root: Path | None, tokens: int) -> int:
     """The same answers for an assistant, by MCP over stdio.
 

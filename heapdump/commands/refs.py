@@ -33,9 +33,11 @@ _MOST_STEPS = 12
 _REACHED = {
     "reachable": "held by the program",
     "possible": "held only by pointers to the inside of blocks, or by weak roots",
-    "direct": "held by nothing: a direct leak", "indirect": "held by leaked blocks only: an indirect leak",
+    "direct": "held by nothing", "indirect": "held by unreachable blocks only",
 }  # fmt: skip
 """State of a block (`Reach.word`) → the state in words."""
+
+_LEAKS = {"direct": "a direct leak", "indirect": "an indirect leak"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class _RefsAnswer:
         cycle: number of blocks in the cycle whose first block it is; 0 for others.
         paths: paths from roots to it.
         depth: levels of holders to list.
+        has_way_in: False where no root leads into any heap, so that unreachable blocks are no leaks.
     """
 
     snapshot: Snapshot
@@ -63,13 +66,20 @@ class _RefsAnswer:
     cycle: int
     paths: list[Path]
     depth: int
+    has_way_in: bool
 
     @property
     def reached(self) -> str:
         """The reachability of the block, in words."""
+        from heapdump.analyses.graph.way_in import NO_WAY_IN
+
+        words = _REACHED[self.reach]
         if self.cycle:
-            return f"held by nothing but a reference cycle of {text.plural(self.cycle, 'block')}: a direct leak"
-        return _REACHED[self.reach]
+            words = f"held by nothing but a reference cycle of {text.plural(self.cycle, 'block')}"
+        leak = _LEAKS.get(self.reach)
+        if leak is None:
+            return words
+        return f"{words}: {leak}" if self.has_way_in else f"{words}; {NO_WAY_IN}"
 
     def type(self, node: int) -> Record | None:
         """The record of a node's type; None where nothing tells it."""
@@ -122,6 +132,7 @@ def command(request: Request, address: str, depth: int, all_paths: int) -> int:
 def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _RefsAnswer:
     from heapdump.analyses.blocks.locate import locate
     from heapdump.analyses.graph.unreachable import Reach
+    from heapdump.analyses.graph.way_in import has_way_in
 
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
     block = locate(snapshot.walk.table, snapshot.process.space, address).block
@@ -133,7 +144,9 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
     reach = Reach(int(reached.state[node])).word
     cycle = next((len(members) for members in reached.cycles if members[0] == node), 0)
     typing = typing_for(request, snapshot)
-    return _RefsAnswer(snapshot, typing, references, block, node, reach, cycle, references.paths(node, most), depth)
+    paths = references.paths(node, most)
+    way_in = has_way_in(snapshot.process, snapshot.graph)
+    return _RefsAnswer(snapshot, typing, references, block, node, reach, cycle, paths, depth, way_in)
 
 
 def _pointer(found: _RefsAnswer, pointer: Pointer) -> Record:

@@ -125,7 +125,9 @@ def is_thread_name(word: str) -> bool:
 
 
 @option("--frames", is_flag=True, help="The call stack of each thread; in csv a row for each frame.")
-@option("--registers", is_flag=True, help="The registers of each thread, and what they point to.")
+@option(
+    "--registers", is_flag=True, help="The registers of each thread, and what they point to; in csv a row for each."
+)
 @option(
     "--args",
     is_flag=True,

@@ -11,6 +11,9 @@ from heapdump.render.view import StyledLine
 
 _HEX_LINE, _MOST_FRAMES, _MOST_OTHERS = 16, 12, 8
 _DAMAGED = re.compile("(X(?: X)*)")
+_BYTES = re.compile(r"[0-9a-f?]{2}( |$)|.*[0-9]", re.DOTALL)
+"""Begins `found` where it is bytes or a number; a word such as `two` looks like nothing."""
+
 _BESIDE_BYTES = 0x2000
 """Bytes around a block in which an address counts as beside it; a stop is raised in code, far from any block."""
 
@@ -138,7 +141,8 @@ def _bytes(report: Report) -> Iterator[StyledLine]:
         yield [("  expected  ", "dim"), (report.expected, "green")]
     if report.found:
         yield [("  found     ", "dim"), (report.found, "red")]
-    if report.meaning and report.memory is not None and report.memory.data is not None:
+    has_data = report.memory is not None and report.memory.data is not None
+    if report.meaning and has_data and (_BYTES.match(report.found) or not report.found):
         low, high = report.reach
         reach = f", from {low:#x} to {high:#x}" if high - low > report.length else ""
         yield [("  which is  ", "dim"), (report.meaning + reach, "")]

@@ -89,8 +89,8 @@ def test_an_address_in_no_busy_block_is_refused(dump):
 @pytest.mark.parametrize(
     ("links", "sentence"),
     [
-        ([(0, 1), (1, 0)], "held by nothing but a reference cycle of 2 blocks: a direct leak"),
-        ([(0, 0)], "held by nothing: a direct leak"),
+        ([(0, 1), (1, 0)], "held by nothing but a reference cycle of 2 blocks; no root"),
+        ([(0, 0)], "held by nothing; no root"),
     ],
     ids=["two", "one"],
 )

@@ -44,8 +44,11 @@ def test_no_root_of_the_program_leads_into_any_heap(tmp_path: Path, capfd: Captu
     assert DOUBT in ask(capfd, "leaks", str(path), "--unreachable")["notes"]
     assert DOUBT in [one["text"] for one in ask(capfd, "triage", str(path))["data"]["who"]]
     assert ask(capfd, "summary", str(path))["data"]["unreachable"]["is_whole"] is False
-    assert run(["leaks", str(path), "--unreachable", "--no-cache"]) == 0
-    assert DOUBT in capfd.readouterr().out
+    block = ask(capfd, "blocks", str(path))["data"][-1]["address"]
+    for question in (["leaks", str(path), "--unreachable"], ["refs", str(path), block]):
+        assert run([*question, "--no-cache"]) == 0
+        page = " ".join(capfd.readouterr().out.split())
+        assert DOUBT in page and "a direct leak" not in page
 
 
 @pytest.mark.parametrize("holder", ["program", "stack", "missing"])
