@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.unreachable_report import UnreachableReport
@@ -35,7 +35,7 @@ class GroupAnswers:
         )
 
     def leak_groups(
-        self, by: By, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool,
+        self, by: GroupKey, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool,
         shapes: Callable[[], DeclaredShapes | None],
     ) -> Sequence[LeakGroup]:  # fmt: skip
         """All busy blocks of the program in groups by `by`: from the index, else made by `make`.
@@ -56,7 +56,7 @@ class GroupAnswers:
 
     def unreachable_report(
         self,
-        by: By,
+        by: GroupKey,
         make: Callable[[], UnreachableReport],
         *,
         has_own_names: bool,

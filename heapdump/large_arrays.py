@@ -63,21 +63,21 @@ def resized(array: NDArray[Kind], count: int) -> NDArray[Kind]:
     return out
 
 
-def parts(count: int) -> Iterator[slice]:
+def batches(count: int) -> Iterator[slice]:
     """[0, count) in pieces: numpy makes temporary arrays of what it computes, which are small then."""
     return (slice(low, min(low + PART, count)) for low in range(0, count, PART))
 
 
 def look_up(numbers: NDArray[np.int32], table: NDArray[np.integer[Any]]) -> None:
     """Replaces each number k by `table[k]`, in place."""
-    for part in parts(len(numbers)):
+    for part in batches(len(numbers)):
         numbers[part] = table[numbers[part]]
 
 
 def count_each(numbers: NDArray[np.integer[Any]], count: int) -> NDArray[np.int64]:
     """How often each number below `count` is there, (count,) int64; negative numbers do not count."""
     out = np.zeros(count, np.int64)
-    for part in parts(len(numbers)):
+    for part in batches(len(numbers)):
         out += np.bincount(numbers[part].astype(np.int64) + 1, minlength=count + 1)[1:]
     return out
 

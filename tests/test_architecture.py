@@ -207,7 +207,7 @@ def test_no_class_name_stands_for_two_classes() -> None:
 
 @every_room
 def test_names_say_what_they_hold(name: str) -> None:
-    """Words that could stand for anything are no names; `parts` is one function's (`large_arrays`)."""
+    """Words that could stand for anything are no names."""
 
     def fault(path: Path) -> list[str]:
         found = {one for node in ast.walk(ast.parse(path.read_text())) for one in _bound(node)}

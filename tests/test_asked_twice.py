@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fixtures.sample import sample
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.blocks.kind import BlockKind
 from heapdump.snapshot import Snapshot
 from tests.analyses.graph.plans import How, lay
@@ -52,9 +52,9 @@ CALLS = [
     "leaks --export pprof", "retained", "report", "report --json", "leaks --unreachable --lsan-compat",
     "leaks --unreachable --size 0..200 --json", "memory rsp --as pointers --json", "memory peb --all",
     "struct _TEB teb --json", "disasm rip --json", "search dll --json", "modules ntdll --json",
-    *(f"leaks --group-by {by} --json" for by in By if by not in (By.STACK, By.TYPE)),
-    *(f"leaks --unreachable --group-by {by} --json" for by in By),
-    *(f"retained --by {by} --json" for by in (By.STACK, By.TYPE, By.MODULE)),
+    *(f"leaks --group-by {by} --json" for by in GroupKey if by not in (GroupKey.STACK, GroupKey.TYPE)),
+    *(f"leaks --unreachable --group-by {by} --json" for by in GroupKey),
+    *(f"retained --by {by} --json" for by in (GroupKey.STACK, GroupKey.TYPE, GroupKey.MODULE)),
 ]  # fmt: skip
 PLAIN = plain_calls(CALLS, "heap", "block", "refs", "fleet", "mcp")
 """Commands that the table does not name."""

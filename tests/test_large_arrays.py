@@ -81,7 +81,7 @@ def test_answers_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_pieces_make_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers are looked up and counted piece by piece, and negative ones are none."""
     monkeypatch.setattr(large_arrays, "PART", 3)
-    assert [(part.start, part.stop) for part in large_arrays.parts(7)] == [(0, 3), (3, 6), (6, 7)]
+    assert [(part.start, part.stop) for part in large_arrays.batches(7)] == [(0, 3), (3, 6), (6, 7)]
     numbers = np.array([2, 0, -1, 2, 1, -1, 2], np.int32)
     assert large_arrays.count_each(numbers, 4).tolist() == [1, 1, 3, 0]
     assert large_arrays.count_each(numbers[:0], 2).tolist() == [0, 0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.commands.common.comparison import Comparison, compare_dumps, holder_of
 from heapdump.commands.common.diff_export import EXPORTS, export_difference
 from heapdump.commands.common.export import check_options
@@ -63,7 +63,7 @@ class _DiffOptions:
 @option(
     "--group-by",
     "by",
-    type=click.Choice([by.value for by in By]),
+    type=click.Choice([by.value for by in GroupKey]),
     help="What blocks of a group share.  [default: stack, or type where a dump records none]",
 )
 @option("--heap", metavar="ADDR|#N", help="Only this heap: its address in one of the dumps, or #N of the last one.")
@@ -136,12 +136,12 @@ def _asked(snapshots: Sequence[Snapshot], options: _DiffOptions) -> tuple[Compar
     from heapdump.analyses.allocated.stacks import records_stacks
 
     bare = next((one for one in snapshots if not records_stacks(one.heaps)), None)
-    by, missing = By(options.by) if options.by else By.STACK, ""
+    by, missing = GroupKey(options.by) if options.by else GroupKey.STACK, ""
     if bare is not None and options.export:
         raise WrongUsage(f"--export {options.export}: {bare.dump.path.name}: {how_to_record(bare.process)}")
     if by.needs_stacks and bare is not None:
         missing = f"{bare.dump.path.name}: {how_to_record(bare.process)}" if options.by else ""
-        by = By.TYPE
+        by = GroupKey.TYPE
     comparison = Comparison(
         by,
         _heap(snapshots[-1], options.heap) if options.heap else None,
@@ -317,7 +317,7 @@ class _DiffPage:
         from heapdump.commands.common.leak_groups import folded_frames
 
         folds = None if self.full_stacks else passes_on(self.asked.skip)
-        if self.asked.by is not By.STACK:
+        if self.asked.by is not GroupKey.STACK:
             return
         for number, group in enumerate(shown[:_STACKS], 1):
             if group.frames:

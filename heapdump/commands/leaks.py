@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.commands.common.addresses import heap_in
 from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
 from heapdump.commands.common.gaps import walk_gaps
@@ -74,7 +74,7 @@ class _LeaksOptions:
 @option(
     "--group-by",
     "by",
-    type=click.Choice([by.value for by in By]),
+    type=click.Choice([by.value for by in GroupKey]),
     help="What blocks of a group share.  [default: stack, or type where none is recorded]",
 )
 @HEAP_OPTION
@@ -150,7 +150,7 @@ def _question(request: Request, snapshot: Snapshot, options: _LeaksOptions) -> L
     wanted = Filter(heap=heap_in(request, snapshot, options.heap), size=span)
     rows = select(snapshot.walk.table, snapshot.heaps, wanted) if options.is_filtered else None
     return LeakQuestion(
-        By.STACK if options.export else By(options.by) if options.by else default_key(snapshot),
+        GroupKey.STACK if options.export else GroupKey(options.by) if options.by else default_key(snapshot),
         rows,
         text.parse_size(options.min_bytes),
         regex("--focus", options.focus),
@@ -214,12 +214,12 @@ class _LeaksPage:
         empty = "no matching busy blocks" if self._omitted else "no busy blocks are known"
         yield Table(
             group_columns(shown, leaks.by, self.snapshot.heaps), shown, hidden=hidden, empty=empty,
-            numbered=leaks.by is By.STACK,
+            numbered=leaks.by is GroupKey.STACK,
         )  # fmt: skip
-        if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:
-            has_pdb = self.leaks.by is not By.CONTENT and shapes_for(self.request, self.snapshot) is not None
+        if leaks.by in (GroupKey.TYPE, GroupKey.CONTENT, GroupKey.STRUCTURE) and leaks.groups:
+            has_pdb = self.leaks.by is not GroupKey.CONTENT and shapes_for(self.request, self.snapshot) is not None
             yield Lines([[(_DECLARED if has_pdb else _GUESSED, "dim")]])
-        if leaks.by is By.STACK:
+        if leaks.by is GroupKey.STACK:
             yield from stack_lines(shown, None if self.full_stacks else passes_on(self.question.skip))
         yield from unused_lines(leaks.unused)
         yield from suppressed_lines(leaks.suppressed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.gaps import walk_gaps
@@ -73,11 +73,16 @@ class _Context:
         return hex(int(self.graph.start[node]))
 
 
+_KEYS = (
+    GroupKey.OWNER, GroupKey.TYPE, GroupKey.STRUCTURE, GroupKey.MODULE, GroupKey.OWNER_MODULE, GroupKey.STACK,
+)  # fmt: skip
+
+
 @option(
     "--group-by",
     "by",
     aliases=("--by",),
-    type=click.Choice([one.value for one in (By.OWNER, By.TYPE, By.STRUCTURE, By.MODULE, By.OWNER_MODULE, By.STACK)]),
+    type=click.Choice([*map(str, _KEYS)]),
     help="What groups of blocks retain together.",
 )
 @option("--tree", is_flag=True, help="What holds what, blocks of one type in one row.")
@@ -113,7 +118,7 @@ def command(request: Request, address: str | None, by: str | None, tree: bool, d
         if address is not None:
             return request.emit(snapshot, _one(context, address_in(request, snapshot, address)))
         if by is not None:
-            return request.emit(snapshot, _grouped(context, By(by)))
+            return request.emit(snapshot, _grouped(context, GroupKey(by)))
         return request.emit(snapshot, _all(context))
 
 
@@ -195,7 +200,7 @@ def _all(context: _Context) -> Answer:
     return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=(CAVEAT,))
 
 
-def _grouped(context: _Context, by: By) -> Answer:
+def _grouped(context: _Context, by: GroupKey) -> Answer:
     from heapdump.analyses.graph.retained_groups import retained_groups
 
     group = partial(group_rows, context.request, context.snapshot, by=by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.graph.unreachable import REPORTED, Reach
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS, ContentKind
 from heapdump.commands import leaks
@@ -16,8 +16,8 @@ def test_every_key_is_a_choice_of_leaks():
     assert isinstance(leaks.command, click.Command)
     (option,) = (one for one in leaks.command.params if one.name == "by")
     assert isinstance(option.type, click.Choice)
-    assert list(option.type.choices) == [by.value for by in By]
-    assert {by for by in By if by.needs_stacks} == {By.STACK, By.CALLER, By.MODULE}
+    assert list(option.type.choices) == [by.value for by in GroupKey]
+    assert {by for by in GroupKey if by.needs_stacks} == {GroupKey.STACK, GroupKey.CALLER, GroupKey.MODULE}
 
 
 def test_states_have_the_words_of_the_json():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.graph.owners import OwnerFinder
 from heapdump.analyses.types.typing import BlockTyping, TypeLabel
 from heapdump.blocks.table import COLUMNS
@@ -17,7 +17,7 @@ from heapdump.heaps import walk
 from heapdump.snapshot import open_dump
 from tests.samples import SAMPLES, stacks
 
-QUESTIONS = ("triage", "summary", *(f"leaks --group-by {by}" for by in By))
+QUESTIONS = ("triage", "summary", *(f"leaks --group-by {by}" for by in GroupKey))
 Capture = pytest.CaptureFixture[str]
 
 
@@ -52,12 +52,12 @@ def test_names_of_other_files_are_not_kept(tmp_path, indexes, capsys):
     dump, images = tmp_path / "x.dmp", tmp_path / "images"
     stacks(dump)
     images.mkdir()
-    for by in By:
+    for by in GroupKey:
         ask(dump, f"leaks --group-by {by}", capsys, "--image-path", str(images))
         ask(dump, f"leaks --unreachable --group-by {by}", capsys, "--image-path", str(images))
     (folder,) = indexes.iterdir()
     stored = {path.stem.removeprefix("groups-") for path in folder.glob("groups-*.json")}
-    assert stored == {by.value for by in By if not by.has_code_names}
+    assert stored == {by.value for by in GroupKey if not by.has_code_names}
     found = {path.stem.removeprefix("unreachable-") for path in folder.glob("unreachable-*.json")}
     assert found == stored
 

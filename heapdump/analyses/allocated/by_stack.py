@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.allocated.groups import dense, group
 from heapdump.analyses.allocated.leaks import Grouping, LeakContext, LeakGroup, LeakQuestion, Rows
 from heapdump.analyses.allocated.stack_keys import distinct, passes_on, stack_key, verifiers_own
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class StackGrouper:
     """Groups by stack, or by a part of it; stacks with the same key are one group."""
 
-    def __init__(self, context: LeakContext, question: LeakQuestion, rows: Rows, by: By) -> None:
+    def __init__(self, context: LeakContext, question: LeakQuestion, rows: Rows, by: GroupKey) -> None:
         """`rows` (n,) int64: the blocks, ascending."""
         self._context, self._question, self._rows, self._by = context, question, rows, by
         self._passes_on = passes_on(question.skip)
@@ -58,12 +58,12 @@ class StackGrouper:
         return [stacks.frames(heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)]
 
     def _key(self, addresses: tuple[int, ...], named: tuple[Frame, ...]) -> object:
-        if self._by is By.STACK or not addresses:
+        if self._by is GroupKey.STACK or not addresses:
             return addresses
         caller = self._caller(named)
         if caller is None:
             return "only allocator frames"
-        return (caller.module or str(caller)) if self._by is By.MODULE else str(caller)
+        return (caller.module or str(caller)) if self._by is GroupKey.MODULE else str(caller)
 
     def _labels(self, keys: list[object], stacks: list[tuple[Frame, ...]]) -> list[str]:
         """The key of each group in words, each once."""
@@ -74,14 +74,14 @@ class StackGrouper:
     def _words(self, key: object, frames: tuple[Frame, ...]) -> str:
         if not frames:
             return key if isinstance(key, str) else "no stack recorded"
-        return stack_key(frames, self._passes_on) if self._by is By.STACK else str(key)
+        return stack_key(frames, self._passes_on) if self._by is GroupKey.STACK else str(key)
 
     def _common(self, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
         """The frames that the stacks of a group share: all of them, or the caller."""
-        if self._by is By.STACK:
+        if self._by is GroupKey.STACK:
             return frames
         caller = self._caller(frames)
-        return (caller,) if self._by is By.CALLER and caller is not None else ()
+        return (caller,) if self._by is GroupKey.CALLER and caller is not None else ()
 
     def _caller(self, frames: Sequence[Frame]) -> Frame | None:
         """The first frame outside the modules that pass allocations on, or Verifier's that allocated for itself."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import aggregate, assign
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 
 _SAMPLES = 5
 _MOST_PLACES = 1 << 26
@@ -66,7 +66,7 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
 def _range_of(values: NDArray[np.uint64]) -> tuple[int, int, int]:
     """(smallest value that is not 0, largest value, 3 where all are multiples of 8, else 0); 0, 0, 3 without any."""
     lows, high, bits = [], 0, 0
-    for part in parts(len(values)):
+    for part in batches(len(values)):
         nonzero = values[part][values[part] > 0]
         if len(nonzero):
             lows.append(int(nonzero.min()))

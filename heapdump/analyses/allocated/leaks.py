@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.allocated.groups import BlockGroup, dense, group
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
@@ -26,7 +26,7 @@ from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Walk
-from heapdump.large_arrays import empty, parts
+from heapdump.large_arrays import batches, empty
 from heapdump.process.model import Process
 from heapdump.trust import Trust
 
@@ -72,7 +72,7 @@ class LeakContext:
     typing: Callable[[], BlockTyping]
     owners: Callable[[], BlockTyping]
     shapes: Callable[[], DeclaredShapes | None]
-    stored: Callable[[By, Callable[[], Sequence[LeakGroup]]], Sequence[LeakGroup]]
+    stored: Callable[[GroupKey, Callable[[], Sequence[LeakGroup]]], Sequence[LeakGroup]]
 
     @property
     def table(self) -> BlockTable:
@@ -94,7 +94,7 @@ class LeakQuestion:
             C runtime.
     """
 
-    by: By
+    by: GroupKey
     rows: Rows | None
     min_bytes: int = 0
     focus: re.Pattern[str] | None = None
@@ -151,7 +151,7 @@ class Leaks:
         unused: rules that match no stack.
     """
 
-    by: By
+    by: GroupKey
     groups: Sequence[LeakGroup]
     missing: str
     blocks: int
@@ -200,7 +200,7 @@ def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppr
     """The groups of the blocks. Without recorded stacks, keys made of stacks become types, or modules of owners."""
     by, missing = question.by, ""
     if by.needs_stacks and not context.stacks.are_recorded:
-        by, missing = By.OWNER_MODULE if by is By.MODULE else By.TYPE, how_to_record(context.process)
+        by, missing = GroupKey.OWNER_MODULE if by is GroupKey.MODULE else GroupKey.TYPE, how_to_record(context.process)
     place = cache(partial(_place, context, question, by))
 
     def make() -> Sequence[LeakGroup]:
@@ -251,7 +251,7 @@ def _suppress(groups: Sequence[LeakGroup], suppressions: Suppressions, least_byt
     return _SuppressedGroups(tuple(reported), tuple(counts), tuple(unused))
 
 
-def _place(context: LeakContext, question: LeakQuestion, by: By) -> Grouping:
+def _place(context: LeakContext, question: LeakQuestion, by: GroupKey) -> Grouping:
     """All groups of the question, and the group of each block."""
     rows = select(context.table, context.heaps, Filter()) if question.rows is None else question.rows
     if not by.needs_stacks:
@@ -274,38 +274,38 @@ def _sums(groups: Sequence[LeakGroup]) -> tuple[int, int]:
     return sum(one.group.count for one in groups), sum(one.group.bytes for one in groups)
 
 
-def _by_data(context: LeakContext, rows: Rows, by: By) -> Grouping:
+def _by_data(context: LeakContext, rows: Rows, by: GroupKey) -> Grouping:
     """Groups by size, heap, source line, class or content."""
     table = context.table
-    if by is By.SIZE:
+    if by is GroupKey.SIZE:
         sizes = empty(len(rows), np.uint64)
-        for part in parts(len(rows)):
+        for part in batches(len(rows)):
             sizes[part] = table.sizes(rows[part])
         numbers, values = dense(sizes)
         return _labelled(context, rows, numbers, [f"{value:,} bytes" for value in values])
-    if by is By.HEAP:
+    if by is GroupKey.HEAP:
         labels = [f"heap #{heap.index} {heap.address:#x}" for heap in context.heaps]
         return _labelled(context, rows, table.heap[rows].astype(np.int64), labels)
-    if by is By.SOURCE:
+    if by is GroupKey.SOURCE:
         from heapdump.analyses.allocated.crt import by_source
 
         return _labelled(context, rows, *by_source(context.process.space, rows, context.crt(rows)))
-    if by is By.STRUCTURE:
+    if by is GroupKey.STRUCTURE:
         return _by_label(context, rows, context.typing(), str(ContentKind.OTHER))
-    if by is By.OWNER:
+    if by is GroupKey.OWNER:
         return _by_label(context, rows, context.owners(), "no owner known")
-    if by is By.OWNER_MODULE:
+    if by is GroupKey.OWNER_MODULE:
         return _by_label(context, rows, context.owners().by_module(), "no module")
     return _by_first_bytes(context, rows, by)
 
 
-def _by_first_bytes(context: LeakContext, rows: Rows, by: By) -> Grouping:
+def _by_first_bytes(context: LeakContext, rows: Rows, by: GroupKey) -> Grouping:
     """Groups by class or content; by the types that PDBs declare, where there is one."""
     views = view_by_heap(context.process, tuple(context.heaps))
-    shapes = context.shapes() if by is By.TYPE else None
+    shapes = context.shapes() if by is GroupKey.TYPE else None
     vtables = NO_VTABLES if shapes is None else shapes.vtables
     data = _data_of(context, rows)
-    found = types_of(context.process, views, data, rows, by_class=by is By.TYPE, vtables=vtables)
+    found = types_of(context.process, views, data, rows, by_class=by is GroupKey.TYPE, vtables=vtables)
     if shapes is None:
         return _labelled(context, rows, found.numbers, found.labels, found.trusts)
     typing = context.typing()

@@ -14,7 +14,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockTable
 from heapdump.errors import WrongUsage
 from heapdump.kernels.row import BUSY, INTERNAL
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 from heapdump.spans import Span
 
 _FLAG_WORDS = {0x02: "extra", 0x04: "fill", 0x10: "last", 0x20: "user1", 0x40: "user2", 0x80: "user3"}
@@ -67,7 +67,7 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     """
     heap = None if wanted.heap is None else heap_index(heaps, wanted.heap)
     keep = np.empty(len(table), bool)
-    for part in parts(len(table)):
+    for part in batches(len(table)):
         keep[part] = _matches(table.part(part.start, part.stop), wanted, heap)
     return np.flatnonzero(keep)
 

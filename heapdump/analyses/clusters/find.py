@@ -20,7 +20,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.size_classes import count_numbers
-from heapdump.large_arrays import look_up, parts
+from heapdump.large_arrays import batches, look_up
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 from heapdump.spans import Span, merged
@@ -202,7 +202,7 @@ def _choose(
     spread = (profile.max(axis=0) - profile.min(axis=0)).sum(axis=1)
     words = np.sort(np.argsort(-spread, kind="stable")[:_MOST_WORDS])
     most = int(words[-1]) + 1
-    for part in parts(len(number)):
+    for part in batches(len(number)):
         nodes = part.start + np.flatnonzero(number[part] == cluster)
         for low in range(0, len(nodes), _BATCH):
             batch = nodes[low : low + _BATCH]

@@ -18,7 +18,7 @@ from heapdump.kernels import WORTH_COMPILING, run
 from heapdump.kernels.pointer_map import thin
 from heapdump.kernels.size_classes import number_sizes
 from heapdump.kernels.word_classes import words_of
-from heapdump.large_arrays import empty, look_up, parts
+from heapdump.large_arrays import batches, empty, look_up
 from heapdump.memory.mapped import MappedMemory
 
 WORDS = 32
@@ -86,7 +86,7 @@ def _numbered(
     keys = np.flatnonzero(places)
     keys = keys[np.argsort(places[keys])]
     long = [np.empty(0, np.int64)]
-    long += [part.start + np.flatnonzero(numbers[part] < 0) for part in parts(len(numbers))]
+    long += [part.start + np.flatnonzero(numbers[part] < 0) for part in batches(len(numbers))]
     nodes = np.concatenate(long)
     more = graph.size[nodes].astype(np.int64) * owners + table.heap[graph.rows[nodes]]
     found, last, inverse, many = np.unique(more[::-1], return_index=True, return_inverse=True, return_counts=True)

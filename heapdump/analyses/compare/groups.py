@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.allocated.leaks import LeakGroup
 from heapdump.analyses.compare.code_names import CodeNames
 from heapdump.analyses.compare.heaps import HeapKey
@@ -137,7 +137,7 @@ class GroupedDump:
     """
 
     process: Process
-    by: By
+    by: GroupKey
     groups: Sequence[LeakGroup]
     heap_keys: Sequence[HeapKey]
 
@@ -163,7 +163,7 @@ def _key(dump: GroupedDump, group: LeakGroup, names: CodeNames) -> tuple[Hashabl
     """(the comparable key of a group, its trust)."""
     if group.frames:
         return names.names(dump.process, group.frames)
-    if dump.by is By.HEAP:
+    if dump.by is GroupKey.HEAP:
         return dump.heap_keys[group.group.value], Trust.EXACT
     return group.identity or str(group.key), Trust.EXACT  # an enum of words has another repr
 

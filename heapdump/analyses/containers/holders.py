@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import module_areas
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 
 Numbers = NDArray[np.int64]
@@ -43,7 +43,7 @@ def _first_sources(graph: PointerGraph, nodes: Numbers, members: Numbers, of: Nu
     ascending, found = nodes[order], dict[int, int]()
     whose = np.full(len(graph), -1, np.int32)
     whose[members] = of
-    for part in parts(len(graph.edges.targets)):
+    for part in batches(len(graph.edges.targets)):
         targets = graph.edges.targets[part]
         place = np.minimum(np.searchsorted(ascending, targets), len(ascending) - 1)
         here = np.flatnonzero(ascending[place] == targets)

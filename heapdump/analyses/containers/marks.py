@@ -15,7 +15,7 @@ from heapdump.analyses.types.members import module_areas, source_words
 from heapdump.kernels import run
 from heapdump.kernels.container_marks import marks_of
 from heapdump.kernels.counted_members import headers_of
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 
 
@@ -48,7 +48,7 @@ def container_marks(memory: MappedMemory, graph: PointerGraph) -> ContainerMarks
 def _bounds(graph: PointerGraph) -> tuple[int, int, int]:
     """(the lowest start of a node, the highest end, the bytes of the longest)."""
     low, high, biggest = 1 << 62, 0, 0
-    for part in parts(len(graph)):
+    for part in batches(len(graph)):
         start, size = graph.start[part], graph.size[part]
         low = min(low, int(start.min()))
         high, biggest = max(high, int((start + size).max())), max(biggest, int(size.max()))

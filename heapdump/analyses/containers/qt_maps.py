@@ -23,7 +23,7 @@ from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, 
 from heapdump.analyses.containers.shapes import ShapeReader, Shapes
 from heapdump.analyses.containers.trees import TreeLayout, leftmost, walk
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 
 Numbers = NDArray[np.int64]
@@ -42,7 +42,7 @@ def find_qt_maps(memory: MappedMemory, graph: PointerGraph, width: int) -> Itera
     """Those of all blocks with pointers of one width."""
     for bytes_of, find in ((_HASH5, _hashes5), (_MAP5, _maps5), (_HASH6, _hashes6)):
         pieces = [np.empty(0, np.int64)]
-        for part in parts(len(graph)):
+        for part in batches(len(graph)):
             fits = (graph.size[part] == bytes_of[width]) & (graph.widths[part] == width)
             pieces.append(part.start + np.flatnonzero(fits))
         yield find(_QtHeaders(memory, graph, np.concatenate(pieces)))

@@ -21,7 +21,7 @@ from heapdump.analyses.graph.roots import Area, RootKind
 from heapdump.analyses.types.typing import BlockTyping, TypeLabel, by_row
 from heapdump.kernels import run
 from heapdump.kernels.owners import flood_from, nearest
-from heapdump.large_arrays import count_each, full, look_up, parts
+from heapdump.large_arrays import batches, count_each, full, look_up
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 from heapdump.process.symbols.namer import Namer
@@ -64,13 +64,13 @@ class OwnerFinder:
         is_object = np.array([*(one.is_object for one in typing.labels), False])
         nodes = tree.order[1:]
         is_owner = np.zeros(len(tree.order), np.uint8)
-        for part in parts(len(nodes)):
+        for part in batches(len(nodes)):
             is_owner[1:][part] = is_object[label[nodes[part]]]
         found = np.zeros(len(tree.order), np.int32)
         run(nearest, len(graph), tree.dominator, is_owner, found)
         owner = found[1:]  # number of the owner of each node of `nodes`, 0 for none
         keys = full(len(graph), -1, np.int32)
-        for part in parts(len(nodes)):
+        for part in batches(len(nodes)):
             near, of_root = owner[part], root[nodes[part]]
             by_root = np.where(of_root >= 0, len(is_object) + of_root, -1)
             keys[nodes[part]] = np.where(near > 0, label[tree.order[near] % max(1, len(graph))], by_root)
@@ -113,7 +113,7 @@ class OwnerFinder:
         place[values] = np.arange(len(values))
         look_up(keys, place)
         bytes_of = np.zeros(len(values), np.float64)
-        for part in parts(len(keys)):
+        for part in batches(len(keys)):
             bytes_of += np.bincount(keys[part], self._graph.size[part].astype(np.float64), len(values))
         return values, bytes_of
 
@@ -140,7 +140,7 @@ class OwnerFinder:
         """
         roots, is_class = max(1, len(self._roots)), (values >= 0) & (values < types)
         found, sizes = [np.empty(0, np.int64)], list[NDArray[Any]]([np.empty(0)])
-        for part in parts(len(keys)):
+        for part in batches(len(keys)):
             nodes = part.start + np.flatnonzero(is_class[keys[part]] & (root[part] >= 0))
             pairs, places = np.unique(keys[nodes].astype(np.int64) * roots + root[nodes], return_inverse=True)
             found.append(pairs)

@@ -19,7 +19,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.dominators import dominators, preorder, retain, retain_groups, spread
-from heapdump.large_arrays import empty, full, parts, zeros
+from heapdump.large_arrays import batches, empty, full, zeros
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Retained:
         is_below[self.number[node]] = 1
         run(spread, len(is_below), self.dominator, len(is_below), is_below)
         inside = zeros(len(self.number), np.uint8)
-        for part in parts(len(is_below)):
+        for part in batches(len(is_below)):
             inside[self.order[part][is_below[part] != 0]] = 1
         return np.flatnonzero(inside)
 

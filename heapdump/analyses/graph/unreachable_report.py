@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.allocated import stored_groups
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.allocated.leaks import LeakContext, LeakGroup, LeakQuestion, Leaks, find_leaks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.graph.pointer_graph import PointerGraph
@@ -100,7 +100,7 @@ class UnreachableReport:
 
     sums: dict[Reach, BlockSum]
     groups: tuple[tuple[Reach, LeakGroup], ...]
-    by: By
+    by: GroupKey
     missing: str
 
 
@@ -121,7 +121,7 @@ class UnreachableBlocks:
 
     sums: dict[Reach, BlockSum]
     groups: tuple[UnreachableGroup, ...]
-    by: By
+    by: GroupKey
     missing: str
     blocks: Callable[[], tuple[NDArray[np.int64], NDArray[np.uint8]]]
     cycles: tuple[NDArray[np.int64], ...]
@@ -193,7 +193,7 @@ def _rows(graph: PointerGraph, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(graph.rows[nodes]).astype(np.int64)
 
 
-def _report(sums: dict[Reach, BlockSum], found: Callable[[Reach], Leaks], by: By) -> UnreachableReport:
+def _report(sums: dict[Reach, BlockSum], found: Callable[[Reach], Leaks], by: GroupKey) -> UnreachableReport:
     states = [state for state in REPORTED if sums[state].blocks]
     first = found(states[0]) if states else None
     groups = tuple((state, one) for state in states for one in found(state).groups)
@@ -228,7 +228,7 @@ class _SuppressedStacks:
         rows = _rows(graph, np.flatnonzero(state == Reach.IGNORED))
         rows = rows[np.isin(context.stacks.numbers(rows), self.stacks)]
         leaks = find_leaks(
-            context, replace(question.grouping, by=By.STACK, rows=rows, min_bytes=0), question.suppressions
+            context, replace(question.grouping, by=GroupKey.STACK, rows=rows, min_bytes=0), question.suppressions
         )
         return replace(leaks, unused=_still_unused(self.unused, leaks))
 
@@ -248,7 +248,7 @@ def _suppress(
     numbers, current = context.stacks.numbers(graph.rows.astype(np.int64)), plain
     for _ in range(_MOST_RUNS):
         leaked = current.nodes(*LEAKED)
-        stacks = LeakQuestion(By.STACK, _rows(graph, leaked), skip=question.grouping.skip)
+        stacks = LeakQuestion(GroupKey.STACK, _rows(graph, leaked), skip=question.grouping.skip)
         leaks = find_leaks(context, stacks, question.suppressions)
         unused = _still_unused(unused, leaks)
         fresh = np.unique(numbers[leaked[~np.isin(graph.rows[leaked], leaks.rows)]])
@@ -296,4 +296,4 @@ def from_columns(columns: dict[str, NDArray[Any]], heaps: int) -> UnreachableRep
     np.add.at(totals, states, columns["bytes"])
     groups = zip(map(Reach, states.tolist()), stored_groups.from_columns(columns, heaps, totals[states]), strict=True)
     by_state = {reach: BlockSum(*pair) for reach, pair in zip(Reach, sums.reshape(-1, 2).tolist(), strict=True)}
-    return UnreachableReport(by_state, tuple(groups), By(by), str(missing))
+    return UnreachableReport(by_state, tuple(groups), GroupKey(by), str(missing))

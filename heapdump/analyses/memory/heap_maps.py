@@ -11,7 +11,7 @@ from heapdump.analyses.memory.coverage import Coverage
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels.row import BUSY, INTERNAL
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 from heapdump.spans import Span
 
 LEVELS = 8
@@ -119,7 +119,7 @@ def _segment(table: BlockTable, heap: Heap, span: Span, uncommitted: tuple[Span,
 def _sizes(table: BlockTable, heap: Heap) -> tuple[SizeBin, ...]:
     """The sizes in powers of two that have blocks, and those between them."""
     counts, totals = np.zeros(2 * _POWERS, np.int64), np.zeros(2 * _POWERS, np.int64)
-    for part in parts(len(table)):
+    for part in batches(len(table)):
         rows = _rows(table, heap, part)
         is_busy = (table.tags[rows] & np.uint16(BUSY)) > 0
         sizes = np.where(is_busy, table.sizes(rows), table.entry_sizes(rows)).astype(np.int64)

@@ -31,7 +31,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_starts import follow_starts
-from heapdump.large_arrays import empty, parts
+from heapdump.large_arrays import batches, empty
 from heapdump.process.model import Arch, Process, View
 from heapdump.spans import Span
 from heapdump.trust import Trust
@@ -122,7 +122,7 @@ def _batches(table: BlockTable, rows: NDArray[np.integer], arch_of: Mapping[int,
         [architectures.index(arch_of.get(heap, architectures[0])) for heap in range(max(arch_of) + 1)], np.uint8
     )
     views = empty(len(rows), np.uint8)
-    for part in parts(len(rows)):
+    for part in batches(len(rows)):
         views[part] = number_of[table.heap[rows[part]]]
     for number, arch in enumerate(architectures):
         of_view = np.flatnonzero(views == number).astype(np.int32)

@@ -26,7 +26,7 @@ from heapdump.kernels import container_members, run
 from heapdump.kernels.container_marks import MEMBERS
 from heapdump.kernels.container_members import containers_of
 from heapdump.kernels.source_places import source_places
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 from heapdump.spans import Span
 
@@ -194,7 +194,7 @@ def source_words(
     """
     start, size, widths = bounds
     for width in _distinct(widths):
-        for part in parts(len(start)):
+        for part in batches(len(start)):
             if flags[0] is not None and not (flags[0][part] & np.uint8(flags[1])).any():
                 continue
             batch, first = _chosen(edges, widths, width, part, numbers)
@@ -252,7 +252,7 @@ def _places(
 
 def _distinct(widths: NDArray[np.uint8]) -> list[int]:
     """The distinct widths, ascending."""
-    return [width for width in (4, 8) if any((widths[part] == width).any() for part in parts(len(widths)))]
+    return [width for width in (4, 8) if any((widths[part] == width).any() for part in batches(len(widths)))]
 
 
 def _members(

@@ -28,7 +28,7 @@ from heapdump.kernels.block_starts import (
 )
 from heapdump.kernels.pointer_map import mark_rows, take_starts
 from heapdump.kernels.row import BUSY, INTERNAL, UNIT
-from heapdump.large_arrays import empty, parts, zeros
+from heapdump.large_arrays import batches, empty, zeros
 from heapdump.process.model import Process, View
 
 UNDECIDED_NUMBER = 1 << 62
@@ -106,4 +106,4 @@ class QuickStarts:
 
     def _count_busy(self) -> int:
         tags, mask = self._table.tags, np.uint16(BUSY | INTERNAL)
-        return sum(int(np.count_nonzero((tags[part] & mask) == BUSY)) for part in parts(len(tags)))
+        return sum(int(np.count_nonzero((tags[part] & mask) == BUSY)) for part in batches(len(tags)))

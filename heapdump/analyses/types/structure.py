@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.large_arrays import parts
+from heapdump.large_arrays import batches
 
 _SAMPLE = 5000
 _FEWEST = 8
@@ -61,14 +61,14 @@ class Structure:
 def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
     """The structure that one or more nodes, ascending, form; by at most 10,000 of them. Reads all their edges once."""
     counts = Counter[int]()
-    for part in parts(len(nodes)):
+    for part in batches(len(nodes)):
         sizes, many = np.unique(graph.size[nodes[part]], return_counts=True)
         counts.update(dict(zip(sizes.tolist(), many.tolist(), strict=True)))
     size, count = max(counts.items(), key=lambda one: (one[1], -one[0]))
     if count < _FEWEST:
         return Structure(None, count, size)
     is_element, others = np.zeros(len(graph), bool), []
-    for part in parts(len(nodes)):
+    for part in batches(len(nodes)):
         has_size = graph.size[nodes[part]] == size
         is_element[nodes[part][has_size]] = True
         others.append(nodes[part][~has_size])
@@ -83,7 +83,7 @@ def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
 def sample_of(graph: PointerGraph, nodes: NDArray[np.int64], size: int, count: int, most: int) -> NDArray[np.int64]:
     """Some `most` of the `count` of these nodes that have `size` bytes, at equal distances, from the first one on."""
     step, seen, found = max(1, count // most), 0, []
-    for part in parts(len(nodes)):
+    for part in batches(len(nodes)):
         elements = nodes[part][graph.size[nodes[part]] == size]
         found.append(elements[-seen % step :: step])
         seen += len(elements)

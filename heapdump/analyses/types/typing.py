@@ -34,7 +34,7 @@ from heapdump.blocks.stored_checks import require_ascending, require_indices, re
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.size_classes import choose_labels
-from heapdump.large_arrays import empty, parts
+from heapdump.large_arrays import batches, empty
 from heapdump.process.model import Process
 from heapdump.trust import Trust
 
@@ -94,7 +94,7 @@ class BlockTyping:
         """The label of each row of the block table, len(labels) for rows that are no node; (rows,) int32."""
         out = np.zeros(len(rows), np.int32)
         if len(self.rows):
-            for part in parts(len(rows)):
+            for part in batches(len(rows)):
                 wanted = rows[part].astype(self.rows.dtype)  # another type would convert all of `self.rows`
                 place = np.minimum(np.searchsorted(self.rows, wanted), len(self.rows) - 1)
                 out[part] = np.where(self.rows[place] == rows[part], self.number[place], len(self.labels))
@@ -158,7 +158,7 @@ def _data_of(table: BlockTable, graph: PointerGraph, order: NDArray[np.int64] | 
     """The data of blocks, as the graph has it. `order`: its nodes by row."""
     rows, start, size = graph.rows[order], graph.start[order], graph.size[order]
     pieces = [np.empty(0, np.int64)]
-    for part in parts(len(rows)):
+    for part in batches(len(rows)):
         moved = table.addresses(rows[part].astype(np.int64)).view(np.int64) != start[part]
         pieces.append(part.start + np.flatnonzero(moved))
     found = np.concatenate(pieces)

@@ -14,7 +14,7 @@ from heapdump.render.view import Column
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.blocks.kind import BlockKind
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
@@ -50,34 +50,34 @@ class BlockWords:
 
     @cached_property
     def _contents(self) -> dict[int, str]:
-        from heapdump.analyses.allocated.by import By
+        from heapdump.analyses.allocated.group_key import GroupKey
 
         table = self._snapshot.walk.table
-        labels = self._labels(By.TYPE, [row for row in self._rows if table.is_busy[row]])
+        labels = self._labels(GroupKey.TYPE, [row for row in self._rows if table.is_busy[row]])
         return {row: self._text(row, label) if label.startswith("text ") else label for row, label in labels.items()}
 
     @cached_property
     def _callers(self) -> dict[int, str]:
-        from heapdump.analyses.allocated.by import By
+        from heapdump.analyses.allocated.group_key import GroupKey
 
         if not self._snapshot.stacks.are_recorded:
             return {}
-        labels = self._labels(By.CALLER, self._rows)
+        labels = self._labels(GroupKey.CALLER, self._rows)
         named = {row: label for row, label in labels.items() if label != "no stack recorded"}
         module = common_module(list(named.values()))
         return {row: _SHORT.get(label) or short_key(label, module) for row, label in named.items()}
 
     @cached_property
     def _outer(self) -> dict[int, str]:
-        from heapdump.analyses.allocated.by import By
+        from heapdump.analyses.allocated.group_key import GroupKey
 
         if not self._snapshot.stacks.are_recorded:
             return {}
-        keys = self._labels(By.STACK, self._rows)
+        keys = self._labels(GroupKey.STACK, self._rows)
         module = common_module(list(keys.values()))
         return {row: short_key(key, module).partition(" ← ")[2] for row, key in keys.items()}
 
-    def _labels(self, by: By, rows: list[int]) -> dict[int, str]:
+    def _labels(self, by: GroupKey, rows: list[int]) -> dict[int, str]:
         """Row → the key of its group."""
         import numpy as np
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import has_small_graph, leak_context
 from heapdump.errors import WrongUsage
@@ -45,7 +45,7 @@ class Comparison:
         unreachable: True to make the pointer graph of each dump and count unreachable blocks.
     """
 
-    by: By
+    by: GroupKey
     heap: int | None
     size: Span | None
     focus: re.Pattern[str] | None
@@ -122,7 +122,7 @@ class _Taker:
             snapshot.process, snapshot.dump.directory.header.timestamp or None, snapshot.usage, snapshot.heaps,
             snapshot.walk, snapshot.dump.handle_count, limit,
         )  # fmt: skip
-        crt = self._crt(heap, last_request) if asked.by is By.SOURCE else None
+        crt = self._crt(heap, last_request) if asked.by is GroupKey.SOURCE else None
         return facts_of(dump, self.keys, groups, Extras(self._unreachable(), crt, walk_gaps(snapshot)))
 
     def _crt(self, heap: HeapKey | None, last_request: int | None) -> CrtRequests | None:

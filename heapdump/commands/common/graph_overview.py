@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.analyses.allocated.leaks import LeakContext, Leaks
     from heapdump.analyses.graph.leak_suspects import LeakSuspect, SuspectFinder
     from heapdump.analyses.graph.overview import GraphOverview
@@ -22,14 +22,16 @@ def leak_context(request: Request, snapshot: Snapshot) -> LeakContext:
     return snapshot.leak_context(request.image_path, request.symbol_path)
 
 
-def default_key(snapshot: Snapshot) -> By:
+def default_key(snapshot: Snapshot) -> GroupKey:
     """The key of groups: the allocation stack where stacks are recorded, else the type."""
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
 
-    return By.STACK if snapshot.stacks.are_recorded else By.TYPE
+    return GroupKey.STACK if snapshot.stacks.are_recorded else GroupKey.TYPE
 
 
-def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64] | None, by: By | None = None) -> Leaks:
+def group_rows(
+    request: Request, snapshot: Snapshot, rows: NDArray[np.int64] | None, by: GroupKey | None = None
+) -> Leaks:
     """Rows of the block table in groups, None: all busy blocks of the program; `by` None: `default_key`."""
     from heapdump.analyses.allocated.leaks import LeakQuestion, find_leaks
 
@@ -38,11 +40,11 @@ def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64] | N
 
 def suspect_finder(request: Request, snapshot: Snapshot) -> SuspectFinder:
     """Finds leak suspects of the dominator tree."""
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.analyses.graph.leak_suspects import SuspectFinder
 
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
-    by_default, by_type = (partial(group_rows, request, snapshot, by=by) for by in (None, By.TYPE))
+    by_default, by_type = (partial(group_rows, request, snapshot, by=by) for by in (None, GroupKey.TYPE))
     return SuspectFinder(snapshot.graph, snapshot.retained, references, by_default, by_type)
 
 

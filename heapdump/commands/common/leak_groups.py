@@ -13,7 +13,7 @@ from heapdump.render.view import Column, Lines, Record, size_column
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
     from heapdump.blocks.heap import Heap
@@ -36,7 +36,7 @@ def _heap(heaps: Sequence[Heap], found: LeakGroup) -> str:
     return f"{heaps[indices[0]].address:#x}" if len(indices) == 1 else text.plural(len(indices), "heap")
 
 
-def group_columns(groups: Sequence[LeakGroup], by: By, heaps: Sequence[Heap]) -> tuple[Column[LeakGroup], ...]:
+def group_columns(groups: Sequence[LeakGroup], by: GroupKey, heaps: Sequence[Heap]) -> tuple[Column[LeakGroup], ...]:
     """The columns of a table of groups; the module that all of their keys share is in the title, not in each row."""
     module = common_module([found.key for found in groups])
     is_one = all(len(found.group.heaps) == 1 for found in groups)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.commands.common.holders import holders_page, holders_record
 from heapdump.commands.common.leak_groups import (
     group_columns,
@@ -143,7 +143,7 @@ class UnreachablePage:
         )
         yield Table(
             _columns(shown, found.by, self.snapshot.heaps), shown, hidden=hidden + len(found.groups) - len(top),
-            empty=nothing, numbered=found.by is By.STACK,
+            empty=nothing, numbered=found.by is GroupKey.STACK,
         )  # fmt: skip
         if found.omitted.blocks:
             amount = f"{text.plural(found.omitted.blocks, 'block')} with {text.size(found.omitted.bytes)}"
@@ -162,7 +162,7 @@ class UnreachablePage:
     def _stacks(self, shown: Sequence[UnreachableGroup]) -> Iterator[Lines]:
         from heapdump.analyses.allocated.stack_keys import passes_on
 
-        if self.found.by is By.STACK:
+        if self.found.by is GroupKey.STACK:
             folds = None if self.full_stacks else passes_on(self.question.grouping.skip)
             yield from stack_lines([one.found for one in shown], folds)
 
@@ -211,7 +211,9 @@ def _sums(found: UnreachableBlocks) -> Table[Any]:
     return Table(columns, rows)
 
 
-def _columns(groups: Sequence[UnreachableGroup], by: By, heaps: Sequence[Heap]) -> tuple[Column[UnreachableGroup], ...]:
+def _columns(
+    groups: Sequence[UnreachableGroup], by: GroupKey, heaps: Sequence[Heap]
+) -> tuple[Column[UnreachableGroup], ...]:
     def of_group(column: Column[LeakGroup]) -> Column[UnreachableGroup]:
         """The column of `leaks`, for a group with a state."""
         explain = "of the bytes of all blocks of its kind" if column.title == "Share" else column.explain

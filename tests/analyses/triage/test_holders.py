@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.allocated.groups import BlockGroup
 from heapdump.analyses.allocated.leaks import Grouping, LeakGroup, Leaks
 from heapdump.analyses.triage.holders import holders
@@ -20,7 +20,7 @@ def group(key: str, size: int, *modules: str) -> LeakGroup:
 
 def leaks(*groups: LeakGroup) -> Leaks:
     empty = np.empty(0, np.int64)
-    return Leaks(By.STACK, groups, "", len(groups), 1000, 0, 0, lambda: Grouping([], empty, empty), (), ())
+    return Leaks(GroupKey.STACK, groups, "", len(groups), 1000, 0, 0, lambda: Grouping([], empty, empty), (), ())
 
 
 VERIFIERS = [group(f"verifier {size}", size, "ntdll.dll", "verifier.dll", "ntdll.dll") for size in (600, 350)]

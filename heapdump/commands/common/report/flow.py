@@ -25,16 +25,16 @@ _MOST = 9
 
 def flow_of(request: Request, snapshot: Snapshot) -> Flow | None:
     """The figure of holders and types; None without busy blocks, and where no holder is known."""
-    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.analyses.allocated.pairs import bytes_of_pairs
     from heapdump.analyses.blocks.select import Filter, select
 
     rows = select(snapshot.walk.table, snapshot.heaps, Filter())
-    found = group_rows(request, snapshot, rows, By.OWNER)
+    found = group_rows(request, snapshot, rows, GroupKey.OWNER)
     if found.missing or not len(found.rows):
         return None
     holders, left = _ends(found, "other holder", len(snapshot.walk.table))
-    found = group_rows(request, snapshot, rows, By.STRUCTURE)
+    found = group_rows(request, snapshot, rows, GroupKey.STRUCTURE)
     if found.missing:
         return None
     kinds, right = _ends(found, "other type", len(snapshot.walk.table))

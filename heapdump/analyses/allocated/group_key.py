@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class By(StrEnum):
+class GroupKey(StrEnum):
     """A key that blocks are grouped by; its value is the word of the command line and of the JSON."""
 
     STACK = "stack"
@@ -23,14 +23,14 @@ class By(StrEnum):
     @property
     def needs_stacks(self) -> bool:
         """True for keys that are made of recorded allocation stacks."""
-        return self in (By.STACK, By.CALLER, By.MODULE)
+        return self in (GroupKey.STACK, GroupKey.CALLER, GroupKey.MODULE)
 
     @property
     def has_code_names(self) -> bool:
         """True for keys that contain names of code or data: symbols change them."""
-        return self.needs_stacks or self in (By.OWNER, By.OWNER_MODULE)
+        return self.needs_stacks or self in (GroupKey.OWNER, GroupKey.OWNER_MODULE)
 
     @property
     def has_type_names(self) -> bool:
         """True for keys that contain types: PDBs change them."""
-        return self in (By.TYPE, By.STRUCTURE)
+        return self in (GroupKey.TYPE, GroupKey.STRUCTURE)
