@@ -87,7 +87,7 @@ def candidates_without_header(process: Process, view: View) -> Iterator[int]:
 
 
 def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """The record of the heap where its entries prove one; else of an unknown heap."""
+    """The record of the heap where its entries, or large blocks that link to it, prove one; else of an unknown heap."""
     reader = HeapReader.of(context, claim)
     is_pre_vista = "Segments" in reader.layout["_HEAP"]
     segments = tuple(_pre_vista_segments(reader) if is_pre_vista else _segments(reader))
@@ -102,6 +102,8 @@ def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: 
     heap = _heap(reader, claim, index, segments, ())
     if segments and (_has_entries(reader.view, heap) if is_pre_vista else key is not None):
         heap = _heap(reader, claim, index, segments, large_blocks_without_head(reader, header_key))
+    elif claim.doubts == NO_HEADER and (large := large_blocks_without_head(reader, None)):
+        heap = _heap(reader, claim, index, (), large)
     else:
         unknown = UNKNOWN.claim(context.view, claim.address, is_listed=True)
         return UNKNOWN.describe(context, unknown, index)
@@ -112,10 +114,11 @@ def _heap(
     reader: HeapReader, claim: HeapClaim, index: int, segments: tuple[Segment, ...], large: tuple[LargeBlock, ...]
 ) -> Heap:
     what = "overwritten" if claim.doubts == OVERWRITTEN else "not in the dump"
-    reader.notes[:] = [
-        f"heap {claim.address:#x}: its header is {what}: its blocks are told by their own headers, in "
-        f"{len(segments)} of its segments; large blocks and further segments may be missing"
-    ]
+    known = f"its blocks are told by their own headers, in {len(segments)} of its segments; large blocks and further"
+    known += " segments"
+    if not segments:
+        known = "some large blocks are told by their links to it; its other blocks, whose key is not known,"
+    reader.notes[:] = [f"heap {claim.address:#x}: its header is {what}: {known} may be missing"]
     reader.findings[:] = _overwritten(reader) if claim.doubts == OVERWRITTEN else ()
     extents = tuple(listed_extents(reader.process, segments, large))
     found = HeapStructures(segments, False, large or None, False, extents, WindowsCounters(), None)

@@ -82,6 +82,13 @@ def _row(context: WalkContext, block: LargeBlock) -> _LargeBlockRow | None:
     if word is None:
         log.add_gap(f"{context.name}: the header of the large block at {node:#x} is not in the dump")
         return None
+    if _lacks_key(context):
+        log.headers -= 1  # what cannot be decoded is not verified, and no damage
+        header = _marked_prefix(context, entry) * entry_format.granule + entry_format.granule
+        log.add_gap(
+            f"{context.name}: the key of its headers is not known: the size of the block at {node:#x} is a guess"
+        )
+        return _LargeBlockRow(entry, occupied, header, header, BUSY_FLAG, is_guess=True)
     word = _decoded(entry_format, word)
     prefix, is_sound = _prefix(context, entry, word)
     header = (1 + prefix) * entry_format.granule
@@ -102,7 +109,7 @@ def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:
     """
     entry_format = context.entry_format
     mark = context.space.try_integer(_second_header(context, entry) + 6, 2)
-    by_mark = _PREFIX if mark == _PREFIX | _SIGNATURE << 8 and not entry_format.is_pre_vista else 0
+    by_mark = _marked_prefix(context, entry)
     segment = word >> entry_format.bits.segment & 0xFF
     if not _holds(entry_format, word) or segment not in (0, by_mark, 0 if entry_format.is_pre_vista else _PREFIX):
         return by_mark, False
@@ -112,6 +119,20 @@ def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:
         return by_mark, False
     _report_second_header(context, entry)
     return segment, True
+
+
+def _marked_prefix(context: WalkContext, entry: int) -> int:
+    """Granules of the front prefix by the mark of a second header; 0 without one."""
+    mark = context.space.try_integer(_second_header(context, entry) + 6, 2)
+    return _PREFIX if mark == _PREFIX | _SIGNATURE << 8 and not context.entry_format.is_pre_vista else 0
+
+
+def _lacks_key(context: WalkContext) -> bool:
+    """True where headers may be encoded and the dump lacks the key, which no entry told (`headless`)."""
+    heap, struct = context.heap, context.layout["_HEAP"]
+    if heap.segments or heap.entry_key is not None or "Encoding" not in struct:
+        return False
+    return context.space.try_integer(heap.address + struct.offset("Encoding"), 8) is None
 
 
 def _holds(entry_format: EntryFormat, word: int) -> bool:
