@@ -141,7 +141,7 @@ def rows_table(title: str, rows: Sequence[Row], *, are_bytes: bool) -> Table[Row
 
     titles = ["Old", "New"] if dumps == 2 else [f"#{i}" for i in range(1, dumps + 1)]
     columns: tuple[Column[Row], ...] = (
-        Column(title, lambda row: COUNTER_WORDS.get(row.name, row.name), "what is counted"),
+        Column(title, lambda row: COUNTER_WORDS.get(row.name, row.name), "what is counted", flexible=16 if dumps == 2 else 0, wraps=dumps == 2),
         *(column(i, name) for i, name in enumerate(titles)),
         Column("Delta", lambda row: shown(row, row.delta, signed=True), "last minus first", right=True, style=lambda row: change_style(row.delta)),
     )  # fmt: skip
