@@ -6,13 +6,14 @@ the blocks that their pointers lead to are looked at, which lie anywhere in memo
     MEMBERS    `container_members.containers_of`
     COUNTED    `counted_members.counted_of`
     SHAPES     `container_shapes.shapes_of`
+    B_TREES    `b_trees.tree_heads`
 """
 
 from __future__ import annotations
 
 from heapdump.kernels.arrays import ArrayColumn, Output
 
-MEMBERS, COUNTED, SHAPES = 1, 2, 4
+MEMBERS, COUNTED, SHAPES, B_TREES = 1, 2, 4, 8
 
 
 def marks_of(
@@ -29,7 +30,7 @@ def marks_of(
     more = 16 // width
     for k in range(len(source)):
         one, many, base, bits = source[k], count[k], place[k], 0
-        wanted = 7 if first[one + 1] - first[one] >= 2 else 3
+        wanted = 15 if first[one + 1] - first[one] >= 2 else 11
         for edge in range(first[one], first[one + 1] if headers != 0 else first[one]):
             block = targets[edge]
             if header[block if block >= 0 else -1 - block] != 0:
@@ -65,11 +66,13 @@ def marks_of(
                 or (3 <= b < biggest and b & (b + 1) == 0 and d >= 1)
             ):
                 bits |= 2
-            if wanted == 7 and (
+            if wanted == 15 and (
                 (low <= c <= high and (2 <= d <= most or 2 <= e <= most))
                 or (c >= 2 and c * width <= biggest and (2 <= e <= most or (c >= 8 and (e >= 1 or i + 9 < many))))
                 or (v <= c < d <= e and e - v <= biggest)
                 or (i >= 5 and 1 <= c <= 4096 and a >= 1)
             ):
                 bits |= 4
+            if 1 <= c <= 24 and d >= 3:
+                bits |= 8
         out[one] = bits

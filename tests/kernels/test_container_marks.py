@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.kernels.container_marks import COUNTED, MEMBERS, SHAPES, marks_of
+from heapdump.kernels.b_trees import tree_heads
+from heapdump.kernels.container_marks import B_TREES, COUNTED, MEMBERS, SHAPES, marks_of
 from heapdump.kernels.container_members import containers_of
 from heapdump.kernels.container_shapes import shapes_of
 from heapdump.kernels.counted_members import counted_of
 
 pytestmark = pytest.mark.property
-BASE, BLOCKS, WORDS = 0x10000, 40, 24
-SIZES = (16, 24, 31, 32, 40, 48, 64, 72, 96)
+BASE, BLOCKS, WORDS = 0x10000, 40, 40
+SIZES = (160, 16, 24, 31, 32, 40, 48, 64, 72, 96)
 
 
 def random_heap(seed: int, width: int) -> tuple[np.ndarray, ...]:
@@ -71,6 +72,11 @@ def test_loops_find_the_same_in_marked_blocks_as_in_all(width, seed, has_headers
             COUNTED,
             1,
             lambda place, node, many, out: counted_of(words, mask, width, place, node, many, 0, *graph, header, out),
+        ),
+        (
+            B_TREES,
+            1,
+            lambda place, node, many, out: tree_heads(words, mask, width, place, node, many, 0, *graph, out),
         ),
         (
             SHAPES,

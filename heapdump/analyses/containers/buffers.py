@@ -18,6 +18,7 @@ from heapdump.analyses.containers.hash_maps import prove_hash_maps
 from heapdump.analyses.containers.marks import ContainerMarks
 from heapdump.analyses.containers.members_in_common import in_common
 from heapdump.analyses.containers.qt_arrays import prove_qt5_arrays, prove_qt5_lists, prove_qt6_arrays
+from heapdump.analyses.containers.rust_maps import RUST
 from heapdump.analyses.containers.strings import prove_cstrings, prove_llvm_strings
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import ContainerTable, find_containers
@@ -25,7 +26,6 @@ from heapdump.process.model import Process
 from heapdump.runtimes.owners.owner import Program
 from heapdump.runtimes.owners.presence import Presence
 
-_RUST = Program(exports=("rust_eh_personality",), texts=(b"/rustc/", b"rust_panic"))
 _MFC = Program(modules=("mfc*.dll",), texts=(b"CWinThread\0",))
 
 
@@ -53,9 +53,9 @@ def _proven(process: Process, candidates: Candidates) -> Iterator[ContainerTable
         prove_hash_maps, prove_qt6_arrays, prove_qt5_arrays, prove_cstrings, prove_llvm_strings, prove_qt5_lists,
     ):  # fmt: skip
         yield _fitting(candidates, prove(candidates))
-    has = partial(_has, Presence(process, [_RUST, _MFC]))
+    has = partial(_has, Presence(process, [RUST, _MFC]))
     yield _fitting(candidates, prove_mfc_arrays(process, candidates, partial(has, _MFC)))
-    yield _fitting(candidates, prove_counted_arrays(candidates, partial(has, _RUST)))
+    yield _fitting(candidates, prove_counted_arrays(candidates, partial(has, RUST)))
 
 
 def _has(presence: Presence, program: Program) -> bool:

@@ -20,6 +20,7 @@ class NodeKind(IntEnum):
     QMAP = 6
     MFC_LIST = 7
     MFC_MAP = 8
+    B_TREE = 9
 
     @property
     def words(self) -> str:

@@ -26,6 +26,7 @@ from heapdump.analyses.containers.mfc import find_mfc
 from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.containers.proxies import find_proxies
 from heapdump.analyses.containers.qt_maps import find_qt_maps
+from heapdump.analyses.containers.rust_maps import RUST, find_rust_maps
 from heapdump.analyses.containers.shapes import find_shapes
 from heapdump.analyses.containers.trees import find_trees
 from heapdump.analyses.graph.pointer_graph import PointerGraph
@@ -38,6 +39,7 @@ from heapdump.kernels.container_nodes import heads_of, leading_to, pairs_of, rin
 from heapdump.large_arrays import empty, look_up
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
+from heapdump.runtimes.owners.presence import Presence
 
 _FEWEST = 2
 _BLACK_NIL, _NOT_NIL = 0x0101, (0x0000, 0x0001)
@@ -125,6 +127,9 @@ def find_nodes(
     for width in np.unique(graph.widths).tolist():
         for found in find_qt_maps(memory, graph, width):
             joined.add(found)
+    presence = Presence(process, [RUST])
+    for found in find_rust_maps(memory, graph, flags, lambda: presence.of(RUST) is not None):
+        joined.add(found)
     owner, offset, kind, head, count = joined.columns()
     places = [addresses_of(graph, containers.owner, containers.offset), addresses_of(graph, owner, offset)]
     proxies = find_proxies(memory, graph, block_address, np.concatenate(places).astype(np.int64))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from heapdump.analyses.containers.node_roles import NodeKind
 from heapdump.analyses.types.members import Container
 from tests.analyses.containers.native import compiled, laid_out
 
@@ -103,3 +106,35 @@ def test_rings_of_rust_are_told_from_vectors(tmp_path, open_built):
     expected = {moved[owner]: used for owner, _, kind, used in captured.truth if kind == "VecDeque (Rust)"}
     assert rings == expected
     assert vectors == len(expected)
+
+
+FILL = """for i in 0..many as u64 { o.tree.insert(i * 7919 % 1009, [i as u32; 3]); o.small.insert(i as u16, 1); }
+    for i in 0..many as u64 / 4 { o.tree.remove(&(i * 7919 % 1009)); }"""
+SAY = """for (t, n) in [(&o.tree as *const _ as usize, o.tree.len()), (&o.small as *const _ as usize, o.small.len())] {
+    println!("T {:x} {} {} BTreeMap (Rust)", &**o as *const _ as usize, t - &**o as *const _ as usize, n); }"""
+
+
+@pytest.mark.parametrize("text", [b"rust_panic", b""], ids=["Rust", "another language"])
+def test_b_trees_of_rust_are_found(tmp_path, open_built, text):
+    source = PROGRAM.replace("HashMap, HashSet}", "HashMap, HashSet, BTreeMap}").replace(
+        "points: Vec<[f64; 3]> }", "points: Vec<[f64; 3]>, tree: BTreeMap<u64, [u32; 3]>, small: BTreeMap<u16, u8> }"
+    )
+    source = source.replace(
+        "points: Vec::new() }", "points: Vec::new(), tree: BTreeMap::new(), small: BTreeMap::new() }"
+    )
+    source = source.replace('o.name.push_str("the', FILL + ' o.name.push_str("the')
+    source = source.replace("for o in &all {", "for o in &all { " + SAY)
+    captured = compiled(tmp_path, source, ["rustc", "-O", "-Awarnings"], ".rs")
+    dump, moved = laid_out(captured, text=text)
+    with open_built(dump) as snapshot:
+        found, graph = snapshot.types.nodes, snapshot.graph
+        columns = (found.owner.tolist(), found.offset.tolist(), found.kind.tolist(), found.count.tolist())
+        known = {
+            (int(graph.start[owner]), offset, count)
+            for owner, offset, kind, count in zip(*columns, strict=True)
+            if kind == NodeKind.B_TREE
+        }
+        labels = [label.label for label in snapshot.types.typing.labels]
+    truth = [one for one in captured.truth if one[2] == "BTreeMap (Rust)" and one[3] > 11]  # of several nodes
+    assert known == ({(moved[owner], offset, count) for owner, offset, _, count in truth} if text else set())
+    assert any("node of the BTreeMap (Rust)" in label for label in labels) == bool(text)
