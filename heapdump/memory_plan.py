@@ -14,7 +14,7 @@ from heapdump import large_arrays
 from heapdump.available_memory import available_memory
 from heapdump.wording import size
 
-WALK_BYTES, GRAPH_BYTES, TREE_BYTES = 75, 75, 90
+WALK_BYTES, GRAPH_BYTES, TREE_BYTES = 75, 75, 45
 """Bytes of memory at the peak for each block, measured: the walk with every command that makes no graph; the pointer
 graph with what it tells; the dominator tree."""
 

@@ -311,11 +311,7 @@ class Snapshot:
         """The dominator tree: the memory that each block retains. From the index where there is one."""
         from heapdump.analyses.graph.retained import columns_of, from_columns, retained_of
 
-        was_there = "referrers" in self.__dict__
-        found = self.graph_answer("retained", from_columns, columns_of, lambda: retained_of(self.graph, self.referrers))
-        if not was_there:
-            self.__dict__.pop("referrers", None)  # few questions that follow need them, and they are made again fast
-        return found
+        return self.graph_answer("retained", from_columns, columns_of, lambda: retained_of(self.graph))
 
     @cached_property
     def groups(self) -> GroupAnswers:
@@ -350,6 +346,11 @@ class Snapshot:
     def gaps(self) -> tuple[str, ...]:
         """Sentences on parts of the process that this dump does not hold; none for a complete dump."""
         return self.process.notes
+
+    def forget_tree(self) -> None:
+        """Drops the dominator tree, likewise."""
+        self.__dict__.pop("retained", None)
+        self.graph.forget_places()
 
     def forget_blocks(self) -> None:
         """Drops the walk and everything made of it; what is asked for again is made again."""

@@ -136,3 +136,17 @@ def test_more_of_windows_reads_the_code_page_of_the_console(monkeypatch, tmp_pat
     assert sent[1].decode().startswith("a → b\n")
     console(monkeypatch, 3, page=1)
     assert system.pager_encoding() == "ascii"
+
+
+def test_the_c_library_is_told_to_give_large_memory_back(monkeypatch):
+    told: dict[int, int] = {}
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace(mallopt=told.__setitem__))
+    system.give_large_memory_back()
+    assert set(told) == {-1, -3}
+    for library in (SimpleNamespace(), None):  # musl has no such call
+        monkeypatch.setattr("ctypes.CDLL", lambda name, found=library: found)
+        system.give_large_memory_back()
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("ctypes.CDLL", None)
+    system.give_large_memory_back()

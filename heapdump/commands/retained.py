@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,40 +37,52 @@ _MOST_ABOVE, _LEVELS = 20, 4
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """The dump, its dominator tree, the options. `gaps`: of the walk and of the evidence."""
+    """The dump, its dominator tree, the options.
+
+    Attributes:
+        gaps: of the walk and of the evidence.
+        row_of: the row in the block table of each block of which there is a record, by its address.
+    """
 
     request: Request
     snapshot: Snapshot
     graph: PointerGraph
-    tree: Retained
     references: References
     gaps: tuple[str, ...]
+    row_of: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def tree(self) -> Retained:
+        """The dominator tree."""
+        return self.snapshot.retained
 
     @property
     def most(self) -> int:
         """Rows that are made, of tables and records alike: those of a process can be millions."""
-        return len(self.graph.start) if self.request.limit is None else self.request.limit
+        return len(self.graph) if self.request.limit is None else self.request.limit
 
     def record(self, node: int) -> Record:
+        """A block, the memory that it retains, its type."""
+        return self.typed(self.held(node))
+
+    def typed(self, record: Record) -> Record:
+        """What `held` says, and the type."""
+        return record | {"type": type_record(typing_for(self.request, self.snapshot), self.row_of[record["address"]])}
+
+    def held(self, node: int) -> Record:
         """A block and the memory that it retains."""
         size, blocks = self.tree.of(node)
         span = self.references.span(node)
         dominator = self.tree.dominator_of(node)
+        self.row_of[hex(span.start)] = int(self.graph.rows[node])
         return {
             "address": hex(span.start), "size": span.size, "retained_bytes": size, "retained_blocks": blocks,
             "share": size / (self.tree.total or 1), "dominator": None if dominator is None else self.address(dominator),
-            "type": type_record(typing_for(self.request, self.snapshot), int(self.graph.rows[node])),
         }  # fmt: skip
-
-    def row(self, address: str) -> int:
-        """The row of the block table of a node that begins at an address."""
-        import numpy as np
-
-        return int(self.graph.rows[np.flatnonzero(self.graph.start == int(address, 16))[0]])
 
     def address(self, node: int) -> str:
         """The address of the program's first byte of a node, as text."""
-        return hex(int(self.graph.start[node]))
+        return hex(self.graph.span(node).start)
 
 
 _KEYS = (
@@ -111,7 +123,7 @@ def command(request: Request, address: str | None, by: str | None, tree: bool, d
     with request.open() as snapshot:
         references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
-        context = _Context(request, snapshot, snapshot.graph, snapshot.retained, references, gaps)
+        context = _Context(request, snapshot, snapshot.graph, references, gaps)
         if tree:
             node = None if address is None else _node_at(context, address_in(request, snapshot, address))
             return request.emit(snapshot, tree_answer(request, snapshot, references, node, depth or _LEVELS, gaps))
@@ -173,7 +185,7 @@ def _more(context: _Context, rows: list[Record], total: int) -> Iterator[Lines]:
 
 def _table(context: _Context, rows: list[Record], *, empty: str, title: str = "") -> Table[Any]:
     shown, hidden = context.request.shown(rows)
-    by_address = {row["address"]: context.row(row["address"]) for row in shown}
+    by_address = {row["address"]: context.row_of[row["address"]] for row in shown}
     words = BlockWords(context.request, context.snapshot, by_address.values())
     columns = (*_columns(), *word_columns(words, lambda row: by_address[row["address"]], with_content=False))
     return Table(columns, shown, hidden=hidden, title=title, empty=empty)
@@ -182,15 +194,18 @@ def _table(context: _Context, rows: list[Record], *, empty: str, title: str = ""
 def _all(context: _Context) -> Answer:
     tree = context.tree
     suspects = [_suspect_record(context, one) for one in leak_suspects(context.request, context.snapshot)]
-    rows = context.request.rows([context.record(node) for node in tree.top(context.most).tolist()], lambda row: row)
-    total = {"bytes": tree.total, "blocks": int(tree.blocks[0])}
+    held = [context.held(node) for node in tree.top(context.most).tolist()]
+    total, many = {"bytes": tree.total, "blocks": int(tree.blocks[0])}, tree.count_below(None)
+    del tree
+    context.snapshot.forget_tree()  # types need as much memory
+    rows = context.request.rows([context.typed(one) for one in held], lambda row: row)
 
     def page() -> Iterator[PageItem]:
         """Suspects, then blocks."""
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
         yield _table(context, rows, empty="no root leads to a block")
-        yield from _more(context, rows, tree.count_below(None))
+        yield from _more(context, rows, many)
         if not total["blocks"]:
             return
         amount = f"{text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])}"

@@ -20,6 +20,7 @@ def preorder(
     order: Output,
     parent: Output,
     edge: Output,
+    degree: Output,
 ) -> int:
     """Numbers the nodes that roots reach in depth-first order, from 1 on; number 0 is node n.
 
@@ -31,6 +32,7 @@ def preorder(
         order: (n + 1,) gets the node of each number.
         parent: (n + 1,) gets the number from which each number was reached.
         edge: (n,) scratch, of the type of `first`.
+        degree: (n + 1,) of 0; gets for each number how many pointers lead there, those of roots left out.
 
     Returns:
         How many numbers were given, 0 included.
@@ -57,21 +59,51 @@ def preorder(
                 number[t], order[count], parent[count] = count, t, here
                 edge[t] = first[t]
                 here, count = count, count + 1
+                degree[here] += 1
+            else:
+                degree[number[t]] += 1
     return count
 
 
+def pointed_from(
+    first: ArrayColumn, targets: ArrayColumn, number: ArrayColumn, order: ArrayColumn, count: int, end: Output,
+    sources: Output,
+) -> None:  # fmt: skip
+    """Writes the edges backwards, by numbers: `sources[end[v - 1]:end[v]]` gets the numbers that point to number v > 0.
+
+    Args:
+        first: (n + 1,), see `reach`.
+        targets: see `reach`.
+        number: of `preorder`.
+        order: of `preorder`.
+        count: of `preorder`.
+        end: `degree` of `preorder`; see above.
+        sources: gets an element for each edge of a node that is reached.
+    """
+    total = 0
+    for v in range(count):
+        many = end[v]
+        end[v] = total
+        total += many
+    for v in range(1, count):
+        node = order[v]
+        for e in range(first[node], first[node + 1]):
+            t = targets[e]
+            w = number[t if t >= 0 else -1 - t]
+            sources[end[w]] = v
+            end[w] += 1
+
+
 def dominators(
-    first: ArrayColumn, sources: ArrayColumn, is_root: ArrayColumn, number: ArrayColumn, order: ArrayColumn,
-    parent: Output, count: int, semi: Output, least: Output, out: Output,
+    end: ArrayColumn, sources: ArrayColumn, is_root: ArrayColumn, parent: Output, count: int, semi: Output,
+    least: Output, out: Output,
 ) -> None:  # fmt: skip
     """Writes the number of the immediate dominator of each number to `out`; 0 where no single node dominates it.
 
     Args:
-        first: (n + 1,) of the edges backwards (`reach.invert`).
-        sources: the edges backwards.
-        is_root: (n + 1,) not 0 for nodes that roots point to.
-        number: of `preorder`.
-        order: of `preorder`.
+        end: of `pointed_from`.
+        sources: of `pointed_from`.
+        is_root: (count,) not 0 for numbers that roots point to.
         parent: of `preorder`; overwritten: paths through numbers above v, which are done, are shortened.
         count: of `preorder`.
         semi: (count,) scratch.
@@ -81,15 +113,11 @@ def dominators(
     for v in range(count):
         out[v] = parent[v]
     for v in range(count - 1, 0, -1):
-        node = order[v]
-        best = 0 if is_root[node] != 0 else v
-        for e in range(first[node], first[node + 1]):
-            source = sources[e]
-            u = number[source if source >= 0 else -1 - source]
+        best = 0 if is_root[v] != 0 else v
+        for e in range(end[v - 1], end[v]):
+            u = sources[e]
             if best == 0:
                 break
-            if u < 0:
-                continue
             if u > v:  # take the smallest semidominator on the path up to v or below
                 at, below = u, -1
                 while parent[at] > v:  # upwards, turning the path round
@@ -112,22 +140,18 @@ def dominators(
         out[v] = at
 
 
-def retain(
-    out: ArrayColumn, order: ArrayColumn, size: ArrayColumn, count: int, retained: Output, blocks: Output
-) -> None:
+def retain(out: ArrayColumn, count: int, retained: Output, blocks: Output) -> None:
     """Sums the subtrees of the dominator tree.
 
     Args:
         out: (count,) immediate dominator of each number (`dominators`); smaller than the number itself.
-        order: of `preorder`.
-        size: (n,) bytes of each node.
         count: of `preorder`.
-        retained: (count,) gets the bytes of all nodes that the number dominates, itself included.
-        blocks: (count,) gets how many nodes these are.
+        retained: (count,) bytes of each number, 0 of number 0; gets those of all that it dominates, itself included.
+        blocks: (count,) gets how many blocks these are; 0 is none.
     """
+    blocks[0] = 0
     for v in range(1, count):
-        retained[v], blocks[v] = size[order[v]], 1
-    retained[0], blocks[0] = 0, 0
+        blocks[v] = 1
     for v in range(count - 1, 0, -1):
         retained[out[v]] += retained[v]
         blocks[out[v]] += blocks[v]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
+from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.retained import retained_of
 from heapdump.analyses.graph.roots import Area, RootKind, Roots
 from heapdump.analyses.graph.sweep import Edges
@@ -114,7 +114,7 @@ def _dominators(nodes: int) -> None:
     seconds = []
     for _ in range(2):  # the first one compiles
         begin = time.perf_counter()
-        tree = retained_of(graph, referrers_of(graph))
+        tree = retained_of(graph)
         seconds.append(time.perf_counter() - begin)
     print(
         f"\ndominators of {nodes:,} nodes, {len(targets):,} edges: {min(seconds):.1f} s; {int(tree.blocks[0]):,} reached"

@@ -23,7 +23,7 @@ LIST = Path(kernels.__file__).with_name("forms.json")
 COMMANDS = [
     ["heaps"], ["check"], ["retained"], ["waste"], ["managed"], ["triage"], ["summary"], ["blocks", "--stat"],
     ["leaks", "--unreachable"], *(["leaks", "--group-by", by] for by in ("stack", "type", "structure", "owner", "size")),
-    ["retained", "--group-by", "owner"], ["leaks", "--unreachable", "--use-unaligned"], ["refs", "{block}"],
+    ["retained", "--group-by", "owner"], ["leaks", "--unreachable", "--use-unaligned"], ["refs", "{block:#x}"],
 ]  # fmt: skip
 
 

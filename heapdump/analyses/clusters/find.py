@@ -113,8 +113,11 @@ def _split_again(
     owner = number[sample.node].astype(np.int64)
     targets = _common_targets(number, owner, origin, sample.refs)
     refined = _refined(sample.letters, sample.refs, targets[owner], number, origin, origin[owner])
+    structures = _structures(owner, len(origin), refined)
+    if not structures:
+        return number, origin
     out, made, origins = number.copy(), len(origin), [origin]
-    for cluster, profile in _structures(owner, len(origin), refined).items():
+    for cluster, profile in structures.items():
         _choose(reader, profile, (cluster, made), targets[cluster], (number, origin), out)
         origins.append(np.full(len(profile) - 1, origin[cluster]))
         made += len(profile) - 1

@@ -152,7 +152,7 @@ class SuspectFinder:
             children = self.tree.children(node)
             if not len(children) or self.tree.of(int(children[0]))[0] < _NEARLY_ALL * self.tree.of(node)[0]:
                 break
-            if self.graph.size[children[0]] == self.graph.size[node]:
+            if self.graph.span(int(children[0])).size == self.graph.span(node).size:
                 break
             node = int(children[0])
         return node
@@ -164,13 +164,13 @@ def sentence(graph: PointerGraph, suspect: LeakSuspect) -> str:
     if suspect.node is None or suspect.structure is None:
         return f"{plural(suspect.count, 'top-level block')} ({suspect.key}) together retain {amount}"
     reached = f", reached from {suspect.root}," if suspect.root else ""
-    text = f"one block at {graph.start[suspect.node]:#x}{reached} retains {amount}"
+    text = f"one block at {graph.span(suspect.node).start:#x}{reached} retains {amount}"
     structure, point = suspect.structure, suspect.accumulation_point
     if structure.elements > 1:
         content = f", most like {suspect.content}" if suspect.content else ""
         text += f", {structure.elements:,} of them of {plural(structure.size, 'byte')}{content}"
     if point is not None and point != suspect.node:
-        text += f"; accumulation point {graph.start[point]:#x}"
+        text += f"; accumulation point {graph.span(point).start:#x}"
     if structure.kind is not None:
         text += f"; it looks like {'an' if structure.kind[0] in 'ae' else 'a'} {structure.kind}"
     return text

@@ -74,7 +74,7 @@ def overview_of(
     lines = tuple(
         SuspectLine(
             sentence(graph, suspect),
-            None if suspect.node is None else int(graph.start[suspect.node]),
+            None if suspect.node is None else graph.span(suspect.node).start,
             suspect.bytes,
             suspect.share,
         )

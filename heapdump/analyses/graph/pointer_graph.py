@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from heapdump import memory_plan
 from heapdump.analyses.graph.inner_starts import InnerStarts
 from heapdump.analyses.graph.pointer_map import Integers, PointerMap, pointer_map
-from heapdump.analyses.graph.program_blocks import program_blocks, rows_again, size_again, start_again
+from heapdump.analyses.graph.program_blocks import (
+    program_blocks,
+    rows_again,
+    size_again,
+    some_sizes,
+    some_starts,
+    start_again,
+)
 from heapdump.analyses.graph.roots import Area, Roots
 from heapdump.analyses.graph.sweep import Edges, Sources, Sweeper
 from heapdump.blocks.crt_blocks import CrtBlocks
@@ -29,6 +36,7 @@ from heapdump.kernels import run
 from heapdump.kernels.reach import count_targets, invert
 from heapdump.large_arrays import empty, zeros
 from heapdump.process.model import Process
+from heapdump.spans import Span
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,20 @@ class PointerGraph:
 
     def forget_places(self) -> None:
         """Frees `start` and `size` where they can be made again; they are when they are asked for."""
+
+    def starts(self, nodes: NDArray[np.integer] | slice) -> NDArray[np.int64]:
+        """`start` of some nodes, (nodes,); makes no array of all nodes."""
+        return self.start[nodes]
+
+    def sizes(self, nodes: NDArray[np.integer] | slice) -> Integers:
+        """`size` of some nodes, likewise."""
+        return self.size[nodes]
+
+    def span(self, node: int) -> Span:
+        """The bytes of a node."""
+        one = np.array([node])
+        start = int(self.starts(one)[0])
+        return Span(start, start + int(self.sizes(one)[0]))
 
     @property
     def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
@@ -117,6 +139,14 @@ class _GraphOfRows(PointerGraph):
             self.__dict__.pop(name, None)
         if len(self.__dict__.get("rows", ())) < len(self):  # freed for the sweep
             self.__dict__.pop("rows", None)
+
+    def starts(self, nodes: NDArray[np.integer] | slice) -> NDArray[np.int64]:
+        """See `PointerGraph`."""
+        return some_starts(self.table, self.rows, nodes) if "start" not in self.__dict__ else self.start[nodes]
+
+    def sizes(self, nodes: NDArray[np.integer] | slice) -> Integers:
+        """See `PointerGraph`."""
+        return some_sizes(self.table, self.rows, nodes) if "size" not in self.__dict__ else self.size[nodes]
 
     @cached_property  # type: ignore[misc]  # in the place of a field
     def rows(self) -> NDArray[np.int32]:

@@ -19,6 +19,9 @@ from heapdump.kernels.pointer_map import sizes_of, starts_of, take, take_starts,
 from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.large_arrays import empty
 
+_DENSE = 4
+"""Nodes are dense where each so many have one of them."""
+
 _SAMPLE = 1 << 13
 """Rows of each heap that are searched for CRT debug blocks before all rows of the heap are."""
 
@@ -82,6 +85,35 @@ def size_again(table: BlockTable, rows: NDArray[np.int32]) -> Integers:
     size = _sizes(table, len(rows))
     run(sizes_of, len(table), table.reader(), rows, size)
     return size
+
+
+def some_starts(table: BlockTable, rows: NDArray[np.int32], nodes: NDArray[np.integer] | slice) -> NDArray[np.int64]:
+    """The addresses of some of the blocks `rows`; (nodes,) int64."""
+    return table.addresses(rows[nodes]).view(np.int64)
+
+
+def some_sizes(table: BlockTable, rows: NDArray[np.int32], nodes: NDArray[np.integer] | slice) -> NDArray[np.int64]:
+    """The bytes of some of the blocks `rows`, up to the next block at most; (nodes,) int64."""
+    if isinstance(nodes, slice):
+        return _sizes_between(table, rows, nodes.start, nodes.stop)
+    if not len(nodes):
+        return np.empty(0, np.int64)
+    low, high = int(nodes.min()), int(nodes.max()) + 1
+    if high - low <= _DENSE * len(nodes):  # takes less time than to look up every column for each
+        return np.take(_sizes_between(table, rows, low, high), nodes - low)
+    own = table.sizes(rows[nodes]).view(np.int64)
+    is_cut = nodes < len(rows) - 1
+    here = nodes[is_cut]
+    own[is_cut] = np.minimum(own[is_cut], some_starts(table, rows, here + 1) - some_starts(table, rows, here))
+    return own
+
+
+def _sizes_between(table: BlockTable, rows: NDArray[np.int32], low: int, high: int) -> NDArray[np.int64]:
+    """`some_sizes` of the nodes [low, high), and of no more."""
+    and_next = rows[low : high + 1]
+    out = np.empty(len(and_next), np.int64)
+    run(sizes_of, len(table), table.reader(), and_next, out)
+    return out[: high - low]
 
 
 def _skip_crt_headers(found: ProgramBlocks, table: BlockTable, crt: Callable[[NDArray[np.int64]], CrtBlocks]) -> bool:

@@ -70,8 +70,7 @@ class References:
 
     def span(self, node: int) -> Span:
         """The bytes of a node that are swept."""
-        start = int(self._graph.start[node])
-        return Span(start, start + int(self._graph.size[node]))
+        return self._graph.span(node)
 
     def roots_of(self, node: int) -> Iterator[Pointer]:
         """The roots that point into a node: registers, then other strong ones, then weak ones."""

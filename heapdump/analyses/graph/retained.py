@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump import memory_plan
-from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
+from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import run
-from heapdump.kernels.dominators import dominators, preorder, retain, retain_groups, spread
+from heapdump.kernels.dominators import dominators, pointed_from, preorder, retain, retain_groups, spread
 from heapdump.large_arrays import batches, empty, full, zeros
+
+_Backwards = tuple[NDArray[np.int32] | NDArray[np.int64], NDArray[np.int32]]
+"""`end` and `sources` of `pointed_from`."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +94,20 @@ class Retained:
             found = np.sort(found[np.argpartition(-self.bytes[found], most - 1)[:most]])
         return self.order[found[np.argsort(-self.bytes[found], kind="stable")]].astype(np.int64)
 
-    def below(self, node: int) -> NDArray[np.int64]:
-        """The node and all nodes that it dominates; (k,) int64, ascending. O(n)."""
+    def below(self, node: int) -> NDArray[np.int32]:
+        """The node and all nodes that it dominates; (k,) int32, ascending. O(n)."""
         is_below = np.zeros(len(self.order), np.uint8)
         is_below[self.number[node]] = 1
         run(spread, len(is_below), self.dominator, len(is_below), is_below)
         inside = zeros(len(self.number), np.uint8)
         for part in batches(len(is_below)):
             inside[self.order[part][is_below[part] != 0]] = 1
-        return np.flatnonzero(inside)
+        out, count = empty(int(np.count_nonzero(inside)), np.int32), 0
+        for part in batches(len(inside)):
+            found = np.flatnonzero(inside[part])
+            out[count : count + len(found)] = part.start + found
+            count += len(found)
+        return out
 
     @cached_property
     def _tree(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -121,30 +129,53 @@ class Retained:
         return totals
 
 
-def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
-    """The dominator tree of a graph. `back`: its edges backwards. About 1 µs a node, once the loops are compiled."""
+def retained_of(graph: PointerGraph) -> Retained:
+    """The dominator tree of a graph. About 0.5 µs a node, once the loops are compiled."""
     nodes = len(graph)
     memory_plan.before("the dominator tree", nodes * memory_plan.TREE_BYTES)
-    number, order, dominator = _dominators(graph, back)
+    order, dominator = _dominators(graph)
+    number = _numbers(order, nodes)
     size, blocks = empty(len(order), np.int64), empty(len(order), np.int32)
-    run(retain, nodes, dominator, order, graph.size, len(order), size, blocks)
+    size[0] = 0
+    for part in batches(nodes):
+        numbers = number[part]
+        reached = numbers > 0
+        size[numbers[reached]] = graph.sizes(part)[reached]
+    run(retain, nodes, dominator, len(order), size, blocks)
     return Retained(number, order, dominator, size, blocks)
 
 
-def _dominators(graph: PointerGraph, back: Referrers) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """`number`, `order` and `dominator` of the tree."""
-    nodes, roots = len(graph), np.union1d(*graph.root_targets())
-    number, order, parent = full(nodes, -1, np.int32), empty(nodes + 1, np.int32), empty(nodes + 1, np.int32)
-    edge = empty(nodes, graph.first.dtype.type)
-    count = run(preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, edge)
-    del edge
-    order, parent = order[:count], parent[:count]
-    is_root = zeros(nodes + 1, np.uint8)
-    is_root[roots] = 1
+def _dominators(graph: PointerGraph) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """`order` and `dominator` of the tree."""
+    order, parent, is_root, (end, sources) = _in_order(graph)
+    count = len(order)
     dominator, semi, least = (empty(count, np.int32) for _ in range(3))
-    inputs = (back.first, back.sources, is_root, number, order, parent, count)
-    run(dominators, nodes, *inputs, semi, least, dominator)
-    return number, order, dominator
+    run(dominators, len(graph), end, sources, is_root, parent, count, semi, least, dominator)
+    return order, dominator
+
+
+def _in_order(graph: PointerGraph) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], _Backwards]:
+    """(`order`, parent, 1 where a root points to it) by number, and the edges backwards."""
+    nodes, roots = len(graph), np.union1d(*graph.root_targets())
+    kind: type[np.int32 | np.int64] = graph.first.dtype.type
+    number, order, parent = full(nodes, -1, np.int32), empty(nodes + 1, np.int32), empty(nodes + 1, np.int32)
+    edge: NDArray[Any] = empty(nodes, kind)
+    end: NDArray[Any] = zeros(nodes + 1, kind)
+    count = run(preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, edge, end)
+    del edge
+    is_root = zeros(count, np.uint8)
+    is_root[number[roots]] = 1
+    sources = empty(len(graph.edges.targets), np.int32)
+    run(pointed_from, nodes, graph.first, graph.edges.targets, number, order, count, end, sources)
+    return order[:count], parent[:count], is_root, (end[:count], sources)
+
+
+def _numbers(order: NDArray[np.int32], nodes: int) -> NDArray[np.int32]:
+    """`Retained.number` of `nodes` nodes."""
+    number = full(nodes, -1, np.int32)
+    for part in batches(len(order) - 1):
+        number[order[part.start + 1 : part.stop + 1]] = np.arange(part.start + 1, part.stop + 1, dtype=np.int32)
+    return number
 
 
 _COLUMNS = ("order", "dominator", "bytes", "blocks")
@@ -162,7 +193,7 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
         ValueError, LookupError: it is not what `columns_of` writes.
     """
     order, dominator, size, blocks = (columns[name] for name in _COLUMNS)
-    count, number = len(order), np.full(nodes, -1, np.int32)
+    count = len(order)
     for column, kind in ((order, np.int32), (dominator, np.int32), (size, np.int64), (blocks, np.int32)):
         require_length(column, max(count, 1), kind, "the tree's columns")
     require_indices(order[1:], 0, nodes, "nodes")
@@ -171,5 +202,4 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
     if int(order[0]) != nodes or int(dominator[0]) != 0 or (dominator[1:] >= np.arange(1, count)).any():
         raise ValueError("dominators are out of range")
     require_indices(dominator, 0, count, "dominators")
-    number[order[1:]] = np.arange(1, count, dtype=np.int32)
-    return Retained(number, order, dominator, size, blocks)
+    return Retained(_numbers(order, nodes), order, dominator, size, blocks)

@@ -143,7 +143,7 @@ class TreeFinder:
         count, size = self._runs.sums(group)
         is_array = len(offsets) > _MOST_OFFSETS
         shown = tuple(offsets[: 1 if is_array else _MOST_OFFSETS])
-        start = int(self._graph.start[node])
+        start = self._graph.span(node).start
         return TreeRow(level, label, count, size, self._bytes(group), shown, is_array, root, start)
 
     def _offsets(self, runs: Numbers) -> list[int]:
@@ -153,5 +153,5 @@ class TreeFinder:
             above = self._tree.dominator_of(node)
             pointer = None if above is None else next(self._references.pointers(above, node), None)
             if pointer is not None and pointer.at is not None and above is not None:
-                found.add(pointer.at - int(self._graph.start[above]))
+                found.add(pointer.at - self._graph.span(above).start)
         return sorted(found)

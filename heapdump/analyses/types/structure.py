@@ -58,18 +58,18 @@ class Structure:
     table: int | None = None
 
 
-def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
+def structure_of(graph: PointerGraph, nodes: NDArray[np.integer]) -> Structure:
     """The structure that one or more nodes, ascending, form; by at most 10,000 of them. Reads all their edges once."""
     counts = Counter[int]()
     for part in batches(len(nodes)):
-        sizes, many = np.unique(graph.size[nodes[part]], return_counts=True)
+        sizes, many = np.unique(graph.sizes(nodes[part]), return_counts=True)
         counts.update(dict(zip(sizes.tolist(), many.tolist(), strict=True)))
     size, count = max(counts.items(), key=lambda one: (one[1], -one[0]))
     if count < _FEWEST:
         return Structure(None, count, size)
     is_element, others = np.zeros(len(graph), bool), []
     for part in batches(len(nodes)):
-        has_size = graph.size[nodes[part]] == size
+        has_size = graph.sizes(nodes[part]) == size
         is_element[nodes[part][has_size]] = True
         others.append(nodes[part][~has_size])
     sample = sample_of(graph, nodes, size, count, _SAMPLE)
@@ -80,14 +80,14 @@ def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
     return Structure(kind, count, size, table if has_table else None)
 
 
-def sample_of(graph: PointerGraph, nodes: NDArray[np.int64], size: int, count: int, most: int) -> NDArray[np.int64]:
+def sample_of(graph: PointerGraph, nodes: NDArray[np.integer], size: int, count: int, most: int) -> NDArray[np.int64]:
     """Some `most` of the `count` of these nodes that have `size` bytes, at equal distances, from the first one on."""
     step, seen, found = max(1, count // most), 0, []
     for part in batches(len(nodes)):
-        elements = nodes[part][graph.size[nodes[part]] == size]
+        elements = nodes[part][graph.sizes(nodes[part]) == size]
         found.append(elements[-seen % step :: step])
         seen += len(elements)
-    return np.concatenate(found)
+    return np.concatenate(found).astype(np.int64)
 
 
 def _links(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> list[set[int]]:
@@ -133,7 +133,7 @@ def _source_counts(graph: PointerGraph, sample: NDArray[np.int64], is_element: N
     return counts
 
 
-def _table(graph: PointerGraph, others: NDArray[np.int64], is_element: NDArray[np.bool_]) -> tuple[int | None, int]:
+def _table(graph: PointerGraph, others: NDArray[np.integer], is_element: NDArray[np.bool_]) -> tuple[int | None, int]:
     """(the one of the other nodes with most pointers, the number of elements that it points to)."""
     if not len(others):
         return None, 0

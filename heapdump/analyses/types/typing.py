@@ -127,6 +127,7 @@ def typing_of(
     rows, cluster = graph.rows[order], cluster[order]
     vtables = NO_VTABLES if shapes is None else shapes.vtables
     data = _data_of(table, graph, order)
+    graph.forget_places()
     found = types_of(process, view_by_heap(process, tuple(heaps)), data, rows, by_class=True, vtables=vtables)
     label, number = _ClusterLabels(process, found, shapes), found.numbers
     choice = label.choices(names, sizes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from heapdump import system
 from heapdump.available_memory import require_memory
 
 
@@ -16,6 +17,7 @@ def prepared(say: Callable[[str], None]) -> Iterator[None]:
         MemoryError: there is too little memory to begin.
     """
     require_memory()
+    system.give_large_memory_back()
     from heapdump.cache.store import array_folder
     from heapdump.kernels import announce_compiling
     from heapdump.memory_plan import planned

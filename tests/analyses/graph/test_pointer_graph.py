@@ -13,7 +13,14 @@ from heapdump import kernels
 from heapdump.analyses.graph import unreachable
 from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
 from heapdump.analyses.graph.pointer_map import pointer_map
-from heapdump.analyses.graph.program_blocks import program_blocks, rows_again, size_again, start_again
+from heapdump.analyses.graph.program_blocks import (
+    program_blocks,
+    rows_again,
+    size_again,
+    some_sizes,
+    some_starts,
+    start_again,
+)
 from heapdump.analyses.graph.sweep import Sources, Sweeper
 from heapdump.analyses.graph.unreachable import Reach, classify
 from heapdump.blocks.crt_blocks import CrtBlocks
@@ -21,6 +28,7 @@ from heapdump.blocks.table import BlockTable
 from heapdump.kernels.pointer_map import mark, thin
 from heapdump.kernels.row import BUSY
 from heapdump.memory.mapped import MappedMemory
+from heapdump.spans import Span
 from tests.analyses.graph.plans import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -196,6 +204,10 @@ def test_forgotten_places_are_made_again_as_they_were(blocks):
             (found.size, size_again(table, found.rows)),
         ):  # fmt: skip
             assert not found.are_rows or (one.dtype, one.tolist()) == (again.dtype, again.tolist())
+    for some in (slice(1, 5), np.arange(len(found.rows))[::-1], np.arange(0, len(found.rows), 6), np.arange(0)):
+        if found.are_rows:
+            assert some_starts(table, found.rows, some).tolist() == found.start[some].tolist()
+            assert some_sizes(table, found.rows, some).tolist() == found.size[some].tolist()
 
 
 def test_a_graph_gives_up_the_places_of_its_nodes_and_makes_them_again(open_built):
@@ -204,6 +216,9 @@ def test_a_graph_gives_up_the_places_of_its_nodes_and_makes_them_again(open_buil
         whole = program_blocks(snapshot.walk.table, snapshot.crt.blocks)
         assert np.array_equal(whole.rows, graph.rows)
         graph.forget_places()
+        assert [graph.span(node) for node in range(len(graph))] == [
+            Span(start, start + size) for start, size in zip(whole.start.tolist(), whole.size.tolist(), strict=True)
+        ]
         assert not {"start", "size"} & set(vars(graph))
         assert np.array_equal(whole.start, graph.start)
         assert np.array_equal(whole.size, graph.size)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
+from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.retained import retained_of
 from heapdump.analyses.graph.roots import Area, RootKind, Roots
 from heapdump.analyses.graph.sweep import Edges
@@ -64,7 +64,7 @@ def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compile
         patch.setattr(
             kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None
         )
-        tree = retained_of(graph, referrers_of(graph))
+        tree = retained_of(graph)
         nodes = reached(targets, roots)
         gone = {v: nodes - reached(targets, roots, v) for v in nodes}
         sizes = graph.size.tolist()
@@ -97,5 +97,5 @@ def test_a_long_list_needs_no_deep_stack():
     graph, _, _ = graph_of(
         count, [(i, i + 1, False) for i in range(count - 1)], [(0, False)], np.full(count, 10, np.int64)
     )
-    tree = retained_of(graph, referrers_of(graph))
+    tree = retained_of(graph)
     assert [tree.of(v) for v in (0, 1, count - 1)] == [(50_000, 5000), (49_990, 4999), (10, 1)]

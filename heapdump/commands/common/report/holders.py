@@ -37,7 +37,7 @@ class HolderTree:
             following: list[int] = []
             for node in level:
                 size, _ = self._tree.of(node)
-                if room <= 0 or size <= int(self._graph.size[node]):
+                if room <= 0 or size <= self._graph.span(node).size:
                     continue
                 found, total = self._tree.largest_below(node, _CHILDREN)
                 shown = [one for one in found.tolist() if self._tree.of(one)[0] >= self._least][:room]
@@ -57,6 +57,6 @@ class HolderTree:
     def _holder(self, node: int) -> ReportHolder:
         size, blocks = self._tree.of(node)
         return ReportHolder(
-            f"{int(self._graph.start[node]):#x}", self._type(node), int(self._graph.size[node]), size, blocks,
+            f"{self._graph.span(node).start:#x}", self._type(node), self._graph.span(node).size, size, blocks,
             tuple(map(self._holder, self._children.get(node, ()))), self._hidden.get(node, 0),
         )  # fmt: skip
