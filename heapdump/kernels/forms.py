@@ -11,6 +11,7 @@ import importlib
 import operator
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 _TOKEN = re.compile(r"[^(),]+|[(),]")
@@ -31,34 +32,41 @@ def split(arguments: tuple[object, ...]) -> tuple[str, list[int]]:
         UnknownFormError: machine code takes no such argument.
     """
     values: list[int] = []
-    return ",".join(_form(one, values) for one in arguments), values
+    return ",".join([_form(one, values) for one in arguments]), values
 
 
 def _form(value: Any, values: list[int]) -> str:
-    if isinstance(value, tuple):
-        kind = type(value)
-        inside = ",".join(_form(one, values) for one in value)
-        return f"{kind.__module__}:{kind.__qualname__}({inside})"
+    kind = type(value)
+    if kind is int:
+        return _integer(value, values)
     described = getattr(value, "__array_interface__", None)
     if described is not None and value.ndim:
-        return _array(value, described["data"][0], values)
+        values += (0, 0, value.size, value.itemsize, described["data"][0], *value.shape, *value.strides)
+        return _array_form(value.dtype, value.ndim, value.flags.num)
+    if isinstance(value, tuple):
+        inside = ",".join([_form(one, values) for one in value])
+        return f"{kind.__module__}:{kind.__qualname__}({inside})"
     try:
         number = int(value) if described is not None and value.dtype.kind == "b" else operator.index(value)
     except TypeError:
-        raise UnknownFormError(repr(type(value))) from None
+        raise UnknownFormError(repr(kind)) from None
+    return _integer(number, values)
+
+
+def _integer(number: int, values: list[int]) -> str:
     if not -_TOP <= number < _TOP:
-        raise UnknownFormError(repr(value))
+        raise UnknownFormError(repr(number))
     values.append(number)
     return "i"
 
 
-def _array(array: Any, address: int, values: list[int]) -> str:
-    kind, flags = array.dtype, array.flags
+@cache
+def _array_form(kind: Any, dimensions: int, flags: int) -> str:
+    """The form of an array. `flags`: C contiguous 1, Fortran contiguous 2, aligned 0x100, as numpy defines them."""
     if kind.kind not in "iub" or not kind.isnative:
         raise UnknownFormError(str(kind))
-    values += (0, 0, array.size, kind.itemsize, address, *array.shape, *array.strides)
-    layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
-    return f"{kind.str[-2:]}:{array.ndim}{layout}{'' if flags.aligned else 'u'}"
+    layout = "C" if flags & 1 else "F" if flags & 2 else "A"
+    return f"{kind.str[-2:]}:{dimensions}{layout}{'' if flags & 0x100 else 'u'}"
 
 
 def parsed(

@@ -26,7 +26,7 @@ from heapdump.heaps.nt.header_word import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
-from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, USUAL_PREFIX, second_header_prefix, unused_bytes_of_one
+from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, USUAL_PREFIX, has_usual_prefix, unused_bytes_of_one
 from heapdump.heaps.nt.windows import RunPart, Window
 from heapdump.kernels import nt_chain
 from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
@@ -220,7 +220,7 @@ def _add_guess(damaged: DamagedHeader, size: int) -> _EntryState:
     if _is_linked(damaged):
         _add_row(damaged, size, Trust.GUESS)
         return _EntryState.FREE
-    prefixed = second_header_prefix(entry_format, damaged.window.words, np.array([damaged.granule]))[0]
+    prefixed = has_usual_prefix(entry_format, damaged.window.words, damaged.granule)
     header = context.layout["_HEAP_USERDATA_HEADER"]
     place = damaged.address + (1 + USUAL_PREFIX * bool(prefixed)) * granule + header.offset("Signature")
     is_user_blocks = context.space.try_integer(place, 4) == SIGNATURE

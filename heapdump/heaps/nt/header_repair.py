@@ -54,16 +54,19 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
     holds = not entry_format.mask or _checksum_holds(restored)
     if not holds:
         restored = min((_with_flags(restored, flags) for flags in (1, 0)), key=lambda w: _differing_bytes(w, word))
-    found = (word ^ key).to_bytes(_BYTES, "little")
-    wanted = (restored ^ key).to_bytes(_BYTES, "little")
-    damaged = [i for i in range(_BYTES) if found[i] != wanted[i]]
-    if not damaged:
+    different = word ^ restored
+    if not different:
         return None
     is_restored = holds and _is_plausible(entry_format, restored, word)
-    first, last = damaged[0], damaged[-1]
-    known = _BYTES * [True] if is_restored else [mask >> 8 * i & 0xFF == 0xFF for i in range(_BYTES)]
-    expected = " ".join(f"{wanted[i]:02x}" if known[i] else "??" for i in range(first, last + 1))
-    return HeaderDamage(first, found[first : last + 1], expected, restored if is_restored else None)
+    first, end = (different & -different).bit_length() - 1 >> 3, (different.bit_length() + 7) >> 3
+    expected = (restored ^ key).to_bytes(_BYTES, "little")[first:end].hex(" ")
+    if not is_restored:
+        known = (mask >> 8 * i & 0xFF == 0xFF for i in range(first, end))
+        expected = " ".join(
+            [byte if is_known else "??" for byte, is_known in zip(expected.split(), known, strict=True)]
+        )
+    found = encoded.to_bytes(_BYTES, "little")[first:end]
+    return HeaderDamage(first, found, expected, restored if is_restored else None)
 
 
 def _known_members(context: HeapContext, entry: int, size: int, previous_size: int) -> tuple[int, int]:
@@ -103,7 +106,7 @@ def _with_flags(word: int, flags: int) -> int:
 
 
 def _differing_bytes(one: int, other: int) -> int:
-    return sum(a != b for a, b in zip(one.to_bytes(_BYTES, "little"), other.to_bytes(_BYTES, "little"), strict=True))
+    return _BYTES - (one ^ other).to_bytes(_BYTES, "little").count(0)
 
 
 def _is_plausible(entry_format: EntryFormat, word: int, found: int) -> bool:

@@ -129,6 +129,14 @@ def second_header_prefix(entry_format: EntryFormat, words: Words, granules: Word
     return found
 
 
+def has_usual_prefix(entry_format: EntryFormat, words: Words, granule: int) -> bool:
+    """`second_header_prefix` of one entry."""
+    place = (granule + USUAL_PREFIX) * entry_format.stride + entry_format.word_index
+    if entry_format.is_pre_vista or place >= len(words):
+        return False
+    return int(words[place]) >> 48 & 0xFFFF == _SIGNATURE << 8 | USUAL_PREFIX
+
+
 def _behind_prefix(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words, prefix: Words) -> Words:
     """UnusedBytesLength, bits 32-47 of the second header, which ends the front prefix; -1 where there is none.
 

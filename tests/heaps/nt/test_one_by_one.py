@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from heapdump.heaps.nt import entry_format, resync
 from heapdump.heaps.nt.segment_map import NtSegmentMap
-from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes, unused_bytes_of_one
+from heapdump.heaps.nt.unused_bytes import (
+    Entries,
+    has_usual_prefix,
+    second_header_prefix,
+    unused_bytes,
+    unused_bytes_of_one,
+)
 from heapdump.spans import Span
 
 _MASK = 0x00100000
@@ -80,3 +86,11 @@ def test_a_segment_is_found_as_by_asking_each(spans, address):
     segments: list[Any] = [SimpleNamespace(span=Span(start, start + size)) for start, size in spans]
     first = next((segment for segment in segments if address in segment.span), None)
     assert NtSegmentMap(segments).at(address) is first
+
+
+@given(arch=st.sampled_from(["x86", "x64"]), pre_vista=st.booleans(), words=st.lists(WORD, min_size=2, max_size=12))
+def test_the_front_prefix_of_one_is_that_of_many(arch, pre_vista, words):
+    one, data = format_of(arch, pre_vista), signed(words)
+    granules = np.arange(len(words) // one.stride)
+    many = second_header_prefix(one, data, granules)
+    assert [has_usual_prefix(one, data, granule) for granule in granules.tolist()] == many.tolist()
