@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from fixtures.sample import BEFORE, NOW, sample
 from heapdump.commands.common.assistant.budget import characters, fitted
 from heapdump.commands.common.assistant.untrusted import redacted_places
 
-pytest.importorskip("mcp")
 anyio = pytest.importorskip("anyio")
+pytestmark = pytest.mark.skipif(find_spec("mcp") is None, reason="the extra mcp is not installed")  # imports for 1 s
 TOOLS = {
     "open_dump", "triage", "summary", "check", "heaps", "leaks", "blocks", "block", "refs", "retained", "regions",
     "threads", "modules", "memory", "managed", "gaps", "diff",
