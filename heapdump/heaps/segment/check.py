@@ -39,10 +39,10 @@ class _Counter:
 
 
 _UNSEEN = (
-    "what no second witness tells in segment heaps: whether a block has a count of unused bytes, and a count that "
-    "stays possible"
+    "damage that nothing else in a segment heap contradicts is not seen: in the number of unused bytes of a block, "
+    "and in whether it has one"
 )
-_UNSEEN_BITS = "; busy bits of LFH blocks "
+_UNSEEN_BITS = "; in busy bits of LFH blocks"
 
 
 def check_segment_heap(job: CheckJob) -> None:
@@ -66,7 +66,7 @@ def _unseen_bits(job: CheckJob) -> str:
     if not any(one.kind == BlockKind.LFH for one in job.count.kinds):
         return ""
     return _UNSEEN_BITS + (
-        "(this build does not count them)" if _counts_no_lfh_blocks(job) else "where as many are set"
+        ", which this build does not count" if _counts_no_lfh_blocks(job) else ", where as many stay set"
     )
 
 
