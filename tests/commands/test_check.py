@@ -67,7 +67,9 @@ def test_explain_says_once_which_damage_to_a_segment_heap_cannot_be_seen(
     Path("crash.dmp").write_bytes(built(("x64", 19041))[0].data)
     assert run(["check", "--explain"]) == 0
     page = capfd.readouterr().out
-    assert page.count("is not seen") == 1 and "in busy bits of LFH blocks, where as many stay set" in " ".join(page.split())
+    assert page.count("is not seen") == 1 and "in busy bits of LFH blocks, where as many stay set" in " ".join(
+        page.split()
+    )
     assert run(["check"]) == 0 and "is not seen" not in capfd.readouterr().out
 
 

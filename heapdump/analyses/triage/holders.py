@@ -145,9 +145,10 @@ def _verifier(leaks: Leaks, verifiers: Sequence[LeakGroup], heaps: Sequence[Heap
 def _graph(graph: GraphOverview, *, has_verifier: bool) -> Iterator[Holder]:
     if graph.leaked.blocks:
         own = "; Application Verifier's own may be among them" if has_verifier and graph.has_way_in else ""
+        question = ("leaks", "--unreachable") if graph.has_way_in else ("leaks", "--group-by", "type")
         yield Holder(
             HolderKind.UNREACHABLE, graph.sentence + own, "", graph.leaked.blocks, graph.leaked.bytes, None, None,
-            (), None, ("leaks", "--unreachable"), graph.is_complete,
+            (), None, question, graph.is_complete,
         )  # fmt: skip
     if not graph.has_way_in:
         return  # what ntdll alone holds is not where the program's memory went
