@@ -230,10 +230,12 @@ class MappedMemory:
             yield WordBatch(words, np.array([row]), start[row : row + 1], missing)
 
     def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
-        """(a copy of the span as signed 64-bit words, its parts that are not in the dump).
+        """(a copy of the 64-bit words of the span, signed, from its start on; its parts that are not in the dump).
 
-        Start and size of the span are multiples of 8. Missing bytes are zero.
+        A damaged memory map has regions of any size: up to 7 bytes behind the last word are left out. Missing bytes are
+        zero.
         """
+        span = Span(span.start, span.start + span.size // 8 * 8)
         out = np.zeros(span.size // 8, "<i8")  # the system commits pages of it when they are written
         raw = out.view(np.uint8)
         missing, at = [], span.start

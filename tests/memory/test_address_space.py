@@ -293,6 +293,12 @@ def test_batches_hold_every_span_once(raw, spans):
     assert found == {row: bytes(expected.get(a, 0) for a in range(*pair)) for row, pair in enumerate(pairs)}
 
 
+@pytest.mark.parametrize("size", [0, 3, 7, 8, 21])
+def test_copied_words_are_whole_ones_whatever_the_size_of_the_span(size):
+    words, missing = space_of((0x1000, 64, 100)).mapped.words64(Span(0x1000, 0x1000 + size))
+    assert words.tobytes() == FILE[100 : 100 + size // 8 * 8] and missing == ()
+
+
 def test_what_will_be_swept_is_told_to_the_file_by_its_offsets(monkeypatch):
     space = space_of((0x1000, 64, 100), (0x1040, 64, 300), (0x9000, 64, 500))
     announced: list[tuple[int, int]] = []
