@@ -102,3 +102,8 @@ def test_what_cannot_be_is_said_in_one_line(dump, capfd, arguments, words):
 def test_bytes_of_the_command_line_that_are_no_text_are_looked_for(ask, text):
     assert ask(text)[0] == 0
     assert patterns(text, (8,))[0][-1:] == (b"\xff" if text == "\udcff" else b"\x80")
+
+
+def test_a_number_that_no_pointer_of_the_process_holds_has_8_bytes() -> None:
+    assert patterns("0x20000000040", (4,)) == ((0x20000000040).to_bytes(8, "little"),)
+    assert patterns("0x40", (4, 8)) == (b"@\0\0\0", b"@\0\0\0\0\0\0\0")

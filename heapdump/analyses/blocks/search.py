@@ -22,14 +22,16 @@ _WINDOW = 8 << 20
 def patterns(text: str, pointer_sizes: tuple[int, ...]) -> tuple[bytes, ...]:
     """The byte strings to search for: of a pointer `0x29fb0000`, of bytes `hex:de ad be ef`, else of a text.
 
-    A pointer has one for each of `pointer_sizes` (bytes) that holds it; a text has UTF-8 and UTF-16.
+    A pointer has one for each of `pointer_sizes` (bytes) that holds it, 8 bytes where none does; a text has UTF-8 and
+    UTF-16.
 
     Raises:
         WrongUsage: the text is empty, or no hex digits follow `hex:`.
     """
     if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", text):
         value = int(text, 16)
-        return tuple(value.to_bytes(size, "little") for size in pointer_sizes if value < 1 << 8 * size)
+        fitting = [size for size in pointer_sizes if value < 1 << 8 * size] or [8]
+        return tuple(value.to_bytes(size, "little") for size in fitting)
     if text.startswith("hex:"):
         try:
             found = bytes.fromhex(text[4:])
