@@ -38,7 +38,8 @@ def adjustor(view: View, function: int) -> tuple[int, int] | None:
         return None
     moved = int.from_bytes(match["byte"] or match["long"], "little", signed=True)
     moved = -moved if (match["op"] or match["long_op"])[0] in _ADDS else moved
-    return moved, function + match.end() + int.from_bytes(match["far"] or match["near"], "little", signed=True)
+    target = function + match.end() + int.from_bytes(match["far"] or match["near"], "little", signed=True)
+    return moved, target & ((1 << 8 * view.pointer_bytes) - 1)
 
 
 def shares_functions(view: View, first: int, other: int, offset: int) -> bool:

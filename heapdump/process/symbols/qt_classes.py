@@ -29,12 +29,12 @@ _NAME = re.compile(rb"[A-Za-z_]\w*(?:::[A-Za-z_]\w*)*")
 
 def qt_class(process: Process, view: View, module: Module, vtable: int) -> ClassName | None:
     """The class of Qt whose vtable lies in a module; None for another class, and where the dump has not its image."""
-    function, code = view.space.try_pointer(vtable) or 0, b""
+    function, code, mask = view.space.try_pointer(vtable) or 0, b"", (1 << 8 * view.pointer_bytes) - 1
     for _ in range(_MOST_JUMPS + 1):
         code = (process.module_map.at(function) and view.space.try_read(function, _CODE_BYTES)) or b""
         if not code or code[0] != _JUMP:
             break
-        function += 5 + struct.unpack_from("<i", code, 1)[0]
+        function = function + 5 + struct.unpack_from("<i", code, 1)[0] & mask
     for place in _loaded(view, function, code):
         if process.module_map.at(place) is not None and place % view.pointer_bytes == 0:
             name = _name(view, place)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from heapdump.process.model import View
+from heapdump.process.symbols.adjustors import adjustor
 from heapdump.process.symbols.control_blocks import control_block
 from tests.analyses.types.test_block_types import ARCHES, BASE, Blocks, labels
 from tests.builders import ProcessBuilder
@@ -125,3 +129,13 @@ def test_what_a_control_block_controls():
         "std::_Ref_count_base": None, "std::vector<int>": None, "ns::_Ref_count<int>": None,
     }  # fmt: skip
     assert {name: control_block(name) for name in said} == said
+
+
+@pytest.mark.parametrize(
+    ("jump", "target"), [(b"\xe9" + struct.pack("<i", 0x1009), 0x1009), (b"\xeb\x09", 0x9)], ids=["far", "near"]
+)
+def test_a_jump_at_the_top_of_32_bit_memory_goes_on_at_its_bottom(jump, target):
+    code = b"\x83\xe9\x04" + jump
+    space = SimpleNamespace(try_read=lambda address, size: code.ljust(size, b"\xcc"))
+    view = cast(View, SimpleNamespace(pointer_bytes=4, space=space))
+    assert adjustor(view, (1 << 32) - len(code)) == (4, target)
