@@ -77,7 +77,7 @@ def reader(file: BinaryIO, data: mmap.mmap) -> Callable[[int, int], bytes]:
 def give_large_memory_back() -> None:
     """Memory of freed arrays of 8 MB and more goes back to the system at once, where the C library can be told (glibc).
 
-    It begins so, but keeps what is freed among other memory once arrays of up to 32 MB have been freed.
+    Else it does so at the beginning only: once an array of up to 32 MB was freed, it keeps arrays of that size.
     """
     if sys.platform != "linux":
         return

@@ -124,8 +124,8 @@ class _MemoryPage:
         """What the aligned pointers of a line lead to."""
         size = self.pointer_bytes
         words = [row.bytes[i : i + size] for i in range(-row.address % size, 16 - size + 1, size)]
-        complete = [bytes(byte for byte in word if byte is not None) for word in words]
-        found = [self.pointees.at(int.from_bytes(word, "little")) for word in complete if len(word) == size]
+        present = [bytes(byte for byte in word if byte is not None) for word in words]
+        found = [self.pointees.at(int.from_bytes(word, "little")) for word in present if len(word) == size]
         return "; ".join(one.text for one in found if one is not None)
 
 

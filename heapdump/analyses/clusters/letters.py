@@ -130,8 +130,8 @@ def _is_text(raw: NDArray[np.uint8]) -> Mask:
     printable = ((raw >= 0x20) & (raw < 0x7F)) | (raw == 9) | (raw == 10) | (raw == 13)
     ended = np.logical_or.accumulate(raw == 0, axis=1)
     narrow = (printable ^ ended).all(axis=1) & (printable[:, :_SHORT_TEXT].all(axis=1))
-    first, second = raw[:, ::2], raw[:, 1::2]
-    ended_even = np.logical_or.accumulate(first == 0, axis=1)
-    wide = (printable[:, ::2] ^ ended_even).all(axis=1) & printable[:, :3:2].all(axis=1) & (second == 0).all(axis=1)
+    low, high = raw[:, ::2], raw[:, 1::2]
+    has_ended = np.logical_or.accumulate(low == 0, axis=1)
+    wide = (printable[:, ::2] ^ has_ended).all(axis=1) & printable[:, :3:2].all(axis=1) & (high == 0).all(axis=1)
     text: Mask = narrow | wide
     return text

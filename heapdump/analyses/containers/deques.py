@@ -50,8 +50,8 @@ def _msvc(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenCo
     filled = np.bincount(of, minlength=len(shapes))
     first, count = reader.word(2), reader.word(3)
     good &= (filled * _MOST_A_BLOCK >= count) & (first < slots * _MOST_A_BLOCK)
-    further = [(shapes.block, Role.SLOTS), (proxy, Role.PROXY)]
-    return _found(shapes, -reader.width, count, (of, blocks, good), further)
+    other_blocks = [(shapes.block, Role.SLOTS), (proxy, Role.PROXY)]
+    return _found(shapes, -reader.width, count, (of, blocks, good), other_blocks)
 
 
 def _gnu(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenContainers:
@@ -72,8 +72,8 @@ def _llvm(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenCo
     begin, end = reader.word(1), reader.word(2)
     of, blocks, good = _blocks(reader, begin, (end - begin) // reader.width, needs_all=True)
     good[of[graph.size[blocks] < _LEAST_LLVM_BYTES]] = False
-    further = [(shapes.block, Role.SLOTS)]
-    return _found(shapes, 0, reader.word(5), (of, blocks, good), further)
+    other_blocks = [(shapes.block, Role.SLOTS)]
+    return _found(shapes, 0, reader.word(5), (of, blocks, good), other_blocks)
 
 
 def _blocks(reader: ShapeReader, begin: Numbers, many: Numbers, *, needs_all: bool) -> tuple[Numbers, Numbers, Mask]:
@@ -101,15 +101,15 @@ def _blocks(reader: ShapeReader, begin: Numbers, many: Numbers, *, needs_all: bo
 
 def _found(
     shapes: Shapes, shift: int, count: Numbers, blocks: tuple[Numbers, Numbers, Mask],
-    further: list[tuple[Numbers, Role]],
+    other_blocks: list[tuple[Numbers, Role]],
 ) -> ProvenContainers:  # fmt: skip
-    """The good ones. `shift`: bytes from the shape to the container; `further`: further blocks of each candidate."""
+    """The good ones. `shift`: bytes from the shape to the container; `other_blocks`: more blocks of each candidate."""
     of, nodes, good = blocks
     rows, number = np.flatnonzero(good), np.cumsum(good) - 1
     is_good = good[of]
-    members = [nodes[is_good], *(part[rows] for part, _ in further)]
-    owners = [number[of[is_good]], *(np.arange(len(rows)) for _ in further)]
-    roles = [Role.BLOCK, *(role for _, role in further)]
+    members = [nodes[is_good], *(part[rows] for part, _ in other_blocks)]
+    owners = [number[of[is_good]], *(np.arange(len(rows)) for _ in other_blocks)]
+    roles = [Role.BLOCK, *(role for _, role in other_blocks)]
     role = np.repeat(np.array(roles, np.uint8), [len(one) for one in members])
     return ProvenContainers(
         shapes.owner[rows], shapes.offset[rows] + shift, NodeKind.DEQUE, shapes.block[rows], count[rows],

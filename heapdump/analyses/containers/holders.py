@@ -47,11 +47,11 @@ def _first_sources(graph: PointerGraph, nodes: Numbers, members: Numbers, of: Nu
         targets = graph.edges.targets[part]
         place = np.minimum(np.searchsorted(ascending, targets), len(ascending) - 1)
         here = np.flatnonzero(ascending[place] == targets)
-        selected = order[place[here]]
+        pointed_at = order[place[here]]
         edge = np.array(part.start + here, graph.first.dtype)
         source = np.searchsorted(graph.first, edge, side="right") - 1
-        other = (source != nodes[selected]) & (whose[source] != selected)
-        for one, by in zip(selected[other].tolist(), source[other].tolist(), strict=True):
+        other = (source != nodes[pointed_at]) & (whose[source] != pointed_at)
+        for one, by in zip(pointed_at[other].tolist(), source[other].tolist(), strict=True):
             found.setdefault(one, by)
     return np.array(list(found), np.int64), np.array(list(found.values()), np.int64)
 
@@ -66,9 +66,9 @@ def _place_in(memory: MappedMemory, graph: PointerGraph, holder: Numbers, nodes:
             break
         at = (graph.start[holder[rows]] + word * width[rows]).astype(np.uint64)
         for bytes_ in np.unique(width[rows]).tolist():
-            selected = np.flatnonzero(width[rows] == bytes_)
-            value = memory.gather(at[selected], bytes_)[0].astype(np.int64)
-            out[rows[selected[value == graph.start[nodes[rows[selected]]]]]] = word * bytes_
+            of_width = np.flatnonzero(width[rows] == bytes_)
+            value = memory.gather(at[of_width], bytes_)[0].astype(np.int64)
+            out[rows[of_width[value == graph.start[nodes[rows[of_width]]]]]] = word * bytes_
     return out
 
 

@@ -186,9 +186,9 @@ for _text in TEXTS:
 
 def _narrowed(blocks: FirstBytes) -> FirstBytes:
     """The characters of UTF-16 text as bytes, units above 255 as control characters, which no text has."""
-    first, second = blocks.raw[:, ::2], blocks.raw[:, 1::2]
+    low, high = blocks.raw[:, ::2], blocks.raw[:, 1::2]
     raw = np.zeros(blocks.raw.shape, np.uint8)
-    raw[:, : first.shape[1]] = np.where(second == 0, first, 1)
+    raw[:, : low.shape[1]] = np.where(high == 0, low, 1)
     return FirstBytes(blocks.memory, blocks.address, blocks.size // 2, raw, blocks.known // 2)
 
 

@@ -220,12 +220,12 @@ def _are_one(space: AddressSpace, first: ExplainedFinding, second: ExplainedFind
 
 def _is_same_event(first: ExplainedFinding, second: ExplainedFinding) -> bool:
     """True for reports of one event: ntdll's own exception and its record, a stop and its exception, one block."""
-    both = {first.finding.kind, second.finding.kind}
-    if "verifier_stop" in both and "exception" in both:
+    both_kinds = {first.finding.kind, second.finding.kind}
+    if "verifier_stop" in both_kinds and "exception" in both_kinds:
         return True
-    if first.finding.is_error and second.finding.is_error and both == {"exception", "failure_record"}:
+    if first.finding.is_error and second.finding.is_error and both_kinds == {"exception", "failure_record"}:
         return True
-    is_stopped = "failure_record" in both and "exception" in both and _is_breakpoint(first, second)
+    is_stopped = "failure_record" in both_kinds and "exception" in both_kinds and _is_breakpoint(first, second)
     return is_stopped or (first.block is not None and second.block is not None and first.block.row == second.block.row)
 
 

@@ -68,8 +68,8 @@ def declared_types(
     for value, nodes in _groups(objects, number[objects].astype(np.int64)):
         shape = shapes.of_label(names[value][0])
         if shape is not None:
-            full = nodes[graph.size[nodes] == shapes[shape].size]
-            search.expand(shape, graph.start[full], np.ones(len(full), np.int64), _POINTEE)
+            same_size = nodes[graph.size[nodes] == shapes[shape].size]
+            search.expand(shape, graph.start[same_size], np.ones(len(same_size), np.int64), _POINTEE)
     search.run()
     return DeclaredTypes(search.shape, search.count, search.step, shapes)
 

@@ -220,10 +220,10 @@ def _chosen(
     edges: Edges, widths: NDArray[np.uint8], width: int, part: slice, numbers: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.integer[Any]]]:
     """(sources of a part that have a width, None for all; running number of edges before each, and behind the last)."""
-    fits = widths[part] == width
-    if numbers is None and fits.all():
+    has_width = widths[part] == width
+    if numbers is None and has_width.all():
         return None, edges.first[part.start : part.stop + 1]
-    batch = part.start + np.flatnonzero(fits)
+    batch = part.start + np.flatnonzero(has_width)
     of_batch = batch if numbers is None else numbers[batch]
     degree = edges.first[of_batch + 1] - edges.first[of_batch]
     return batch, np.concatenate([np.zeros(1, degree.dtype), np.cumsum(degree, dtype=degree.dtype)])

@@ -117,11 +117,11 @@ def find_nodes(
     joined.add_numbered(*_visual(memory, graph, containers))
     shapes = find_shapes(memory, graph, flags)
     for width in np.unique(graph.widths[shapes.block]).tolist():
-        selected = shapes.take(graph.widths[shapes.block] == width)
+        of_width = shapes.take(graph.widths[shapes.block] == width)
         for found in (
-            find_lists(memory, graph, selected), *find_trees(memory, graph, selected),
-            find_hash_tables(memory, graph, selected), *find_deques(memory, graph, selected),
-            *find_mfc(process, graph, selected),
+            find_lists(memory, graph, of_width), *find_trees(memory, graph, of_width),
+            find_hash_tables(memory, graph, of_width), *find_deques(memory, graph, of_width),
+            *find_mfc(process, graph, of_width),
         ):  # fmt: skip
             joined.add(found)
     for width in np.unique(graph.widths).tolist():
@@ -156,9 +156,9 @@ class _AllContainers:
         good = np.ones(len(found), bool)
         good[found.of[self.container[found.members] >= 0]] = False
         number = self._many + np.cumsum(good) - 1
-        selected = good[found.of]
-        self.container[found.members[selected]] = number[found.of[selected]]
-        self.role[found.members[selected]] = found.role[selected]
+        is_good = good[found.of]
+        self.container[found.members[is_good]] = number[found.of[is_good]]
+        self.role[found.members[is_good]] = found.role[is_good]
         kind = np.full(len(found), found.kind, np.int64)
         self._rows.append(np.stack([found.owner, found.offset, kind, found.head, found.count], axis=1)[good])
         self._many += int(good.sum())

@@ -29,8 +29,8 @@ def object_arrays(
     several = (count > 1) & (count <= size[places] // width)
     places, vtable, count = places[several], vtable[several], count[several]
     each, rest = np.divmod(size[places] - width, count)
-    fits = (rest == 0) & (each >= width) & (each % width == 0)
-    places, vtable, each = places[fits], vtable[fits], each[fits]
+    fills = (rest == 0) & (each >= width) & (each % width == 0)
+    places, vtable, each = places[fills], vtable[fills], each[fills]
     second, _ = memory.gather(address[places] + width + each, view.pointer_bytes)
     same = second == vtable
     return places[same], vtable[same]

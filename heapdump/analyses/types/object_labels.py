@@ -110,8 +110,8 @@ class ObjectLabels:
     def _virtual_base_numbers(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.uint64]:
         """The number of the class of each row, by the vtable of its first virtual base, or MODULE_POINTER's."""
         width = self._view.pointer_bytes
-        tables = np.where(self._data.sizes(rows) >= np.uint64(offset + width), self._data.addresses(rows), np.uint64(0))
-        vtables, _ = self._view.space.mapped.gather(tables + np.uint64(offset), width)
+        at = np.where(self._data.sizes(rows) >= np.uint64(offset + width), self._data.addresses(rows), np.uint64(0))
+        vtables, _ = self._view.space.mapped.gather(at + np.uint64(offset), width)
         places, values = dense(vtables)
         numbers = [self._class_number(class_of_virtual_base(self._process, self._view, one, offset)) for one in values]
         found: NDArray[np.uint64] = np.array(numbers, np.uint64)[places]

@@ -112,8 +112,8 @@ class LfhWalk:
         if areas:
             self._mark_internal(areas)
             rows = len(context.columns) - before
-            source = f"{rows:,} of their blocks were told by their own headers"
-            context.log.add_gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {source}")
+            origin = f"{rows:,} of their blocks were told by their own headers"
+            context.log.add_gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {origin}")
 
     def _placed_by_headers(self, window: Window, areas: Iterable[UserArea]) -> Iterator[LfhSubsegment]:
         """The subsegments of the areas that hold blocks; of two overlapping areas only the first."""

@@ -164,8 +164,8 @@ def windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Win
 
 def _without_half_words(found: SpanWords) -> tuple[Span, ...]:
     """The missing spans, extended to whole words. Words of which only some bytes are in the dump are set to zero."""
-    complete = [Span(span.start & ~7, -(-span.end // 8) * 8) for span in found.missing]
-    for span in complete:
+    widened = [Span(span.start & ~7, -(-span.end // 8) * 8) for span in found.missing]
+    for span in widened:
         for edge in (span.start, span.end - 8):
             found.words[(edge - found.base) // 8] = 0
-    return tuple(merged(complete))
+    return tuple(merged(widened))

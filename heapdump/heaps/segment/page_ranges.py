@@ -158,9 +158,9 @@ def _descriptor_tables(
 
 def _words(space: AddressSpace, start: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """(the bytes of [start, start + size), zeros where the dump lacks a word of 4 bytes; True for these)."""
-    complete = space.try_read(start, size)
-    if complete is not None:
-        return np.frombuffer(complete, np.uint8), np.zeros(size, bool)
+    raw = space.try_read(start, size)
+    if raw is not None:
+        return np.frombuffer(raw, np.uint8), np.zeros(size, bool)
     words, is_there = space.mapped.gather(np.uint64(start) + np.arange(0, size, 4, dtype=np.uint64), 4)
     return words.astype("<u4").view(np.uint8), np.repeat(~is_there, 4)
 
@@ -229,9 +229,9 @@ class _Descriptors:
         That range ends exactly where the next one begins.
         """
         spurious = np.zeros(self.is_first.shape, bool)
-        complete = self.is_first & self.in_use & self.is_signed & (self.units > 0)
+        begins = self.is_first & self.in_use & self.is_signed & (self.units > 0)
         for row, place in zip(
-            *(index.tolist() for index in np.nonzero(complete & (self._lengths() < self.units))), strict=True
+            *(index.tolist() for index in np.nonzero(begins & (self._lengths() < self.units))), strict=True
         ):
             end = place + int(self.units[row, place])
             inner = self.is_first[row, place + 1 : end] & ~self.is_signed[row, place + 1 : end]

@@ -165,8 +165,8 @@ def _make_guesses(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64])
     if len(rows):
         lower_trust(table.tags, rows, Trust.GUESS)
         place = int(table.entry[rows[0]])
-        source = f"{plural(len(rows), 'free chunk')} from {place:#x} on behind damaged or missing chunks"
-        walk.add_gap(f"{walk.name}: {source} are not in the tree of free chunks: these chunks are in doubt")
+        chunks = f"{plural(len(rows), 'free chunk')} from {place:#x} on behind damaged or missing chunks"
+        walk.add_gap(f"{walk.name}: {chunks} are not in the tree of free chunks: these chunks are in doubt")
 
 
 def _make_free(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:
