@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from heapdump.analyses.containers.marks import ContainerMarks
+    from heapdump.analyses.containers.flags import ContainerFlags
     from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.members import ContainerTable
     from heapdump.analyses.types.nodes import NodeTable
@@ -86,11 +86,11 @@ class TypeAnswers:
         return one.graph_answer("containers", from_columns, columns_of, find)
 
     @cached_property
-    def _marks(self) -> ContainerMarks:
+    def _marks(self) -> ContainerFlags:
         """The nodes in which containers may be found."""
-        from heapdump.analyses.containers.marks import container_marks
+        from heapdump.analyses.containers.flags import container_flags
 
-        return container_marks(self._snapshot.process.space.mapped, self._snapshot.graph)
+        return container_flags(self._snapshot.process.space.mapped, self._snapshot.graph)
 
     @cached_property
     def nodes(self) -> NodeTable:

@@ -9,7 +9,7 @@ arguments reach machine code, `compiler` makes it, `code_files` keeps and loads 
 - Kernels that write rows: `nt_chain`, `vs_chain`, `lfh_blocks`.
 - Kernels that read rows: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `block_starts`, `grouping`.
 - Kernels of the pointer graph: `pointer_map`, `pointer_sweep`, `reach`, `dominators`, `owners`, `word_classes`,
-  `container_marks`, `container_members`, `source_places`, `size_classes`, `b_trees`.
+  `container_flags`, `container_members`, `source_places`, `size_classes`, `b_trees`.
 - Kernels of the heaps of runtimes: `managed_objects` (.NET), `java_objects`; `hash_table` finds types in their tables.
 
 Decision: docs/decisions/0005-loops-in-python-compiled-by-numba.md.

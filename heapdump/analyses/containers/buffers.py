@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers.candidates import Candidates, search_candidates
 from heapdump.analyses.containers.counted_arrays import prove_counted_arrays, prove_mfc_arrays
+from heapdump.analyses.containers.flags import ContainerFlags
 from heapdump.analyses.containers.hash_maps import prove_hash_maps
-from heapdump.analyses.containers.marks import ContainerMarks
 from heapdump.analyses.containers.members_in_common import in_common
 from heapdump.analyses.containers.qt_arrays import prove_qt5_arrays, prove_qt5_lists, prove_qt6_arrays
 from heapdump.analyses.containers.rust_maps import RUST
@@ -29,7 +29,7 @@ from heapdump.runtimes.owners.presence import Presence
 _MFC = Program(modules=("mfc*.dll",), texts=(b"CWinThread\0",))
 
 
-def find_buffers(process: Process, graph: PointerGraph, flags: ContainerMarks) -> ContainerTable:
+def find_buffers(process: Process, graph: PointerGraph, flags: ContainerFlags) -> ContainerTable:
     """The containers in all nodes and in the data of modules; a buffer belongs to one. `flags`: of the nodes."""
     memory = process.space.mapped
     found = [find_containers(memory, graph, flags.wanted)]

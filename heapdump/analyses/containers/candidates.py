@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.marks import ContainerMarks
+from heapdump.analyses.containers.flags import ContainerFlags
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.kernels import run
-from heapdump.kernels.container_marks import COUNTED
+from heapdump.kernels.container_flags import COUNTED
 from heapdump.kernels.counted_members import counted_of
 from heapdump.memory.mapped import MappedMemory
 
@@ -93,7 +93,7 @@ class Candidates:
         return ContainerTable(self.owner, self.offset, kinds, self.block, used, capacity)
 
 
-def search_candidates(memory: MappedMemory, graph: PointerGraph, flags: ContainerMarks) -> Candidates:
+def search_candidates(memory: MappedMemory, graph: PointerGraph, flags: ContainerFlags) -> Candidates:
     """The candidates, those in blocks first. `flags`: of the nodes."""
     found = [np.empty((0, _COLUMNS), np.int64)]
     found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), flags)
@@ -106,7 +106,7 @@ def search_candidates(memory: MappedMemory, graph: PointerGraph, flags: Containe
 
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
-    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], flags: ContainerMarks,
+    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], flags: ContainerFlags,
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []

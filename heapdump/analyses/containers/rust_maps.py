@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.marks import ContainerMarks
+from heapdump.analyses.containers.flags import ContainerFlags
 from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import source_words
 from heapdump.kernels import run
 from heapdump.kernels.b_trees import tree_heads
-from heapdump.kernels.container_marks import B_TREES
+from heapdump.kernels.container_flags import B_TREES
 from heapdump.memory.mapped import MappedMemory
 from heapdump.runtimes.owners.owner import Program
 
@@ -39,7 +39,7 @@ _SAMPLE, _MOST_LAYOUTS = 8, 4
 
 
 def find_rust_maps(
-    memory: MappedMemory, graph: PointerGraph, flags: ContainerMarks, is_rust: Callable[[], bool]
+    memory: MappedMemory, graph: PointerGraph, flags: ContainerFlags, is_rust: Callable[[], bool]
 ) -> list[ProvenContainers]:
     """The maps that are members of nodes. `flags`: of the nodes; `is_rust`: True where Rust is in the process."""
     pieces = []

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.marks import ContainerMarks
+from heapdump.analyses.containers.flags import ContainerFlags
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import addresses_of, module_areas, source_words
 from heapdump.kernels import run
-from heapdump.kernels.container_marks import SHAPES
+from heapdump.kernels.container_flags import SHAPES
 from heapdump.kernels.container_shapes import shapes_of
 from heapdump.memory.mapped import MappedMemory
 
@@ -89,7 +89,7 @@ class ShapeReader:
         return np.where((found >= 0) & (self.graph.start[found] == address), found, -1)
 
 
-def find_shapes(memory: MappedMemory, graph: PointerGraph, flags: ContainerMarks) -> Shapes:
+def find_shapes(memory: MappedMemory, graph: PointerGraph, flags: ContainerFlags) -> Shapes:
     """The candidates, those in blocks first. `flags`: of the nodes."""
     found = [np.empty((0, 4), np.int64)]
     found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), flags.wanted)

@@ -23,7 +23,7 @@ from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.containers import IS_TEXT, IS_WIDE_TEXT
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import container_members, run
-from heapdump.kernels.container_marks import MEMBERS
+from heapdump.kernels.container_flags import MEMBERS
 from heapdump.kernels.container_members import containers_of
 from heapdump.kernels.source_places import source_places
 from heapdump.large_arrays import batches
@@ -141,7 +141,7 @@ def find_containers(
 ) -> ContainerTable:
     """The containers in all nodes and in the data of modules. A buffer belongs to the first container, by address.
 
-    Visual C++ and libstdc++ alone. `flags`: of the nodes, see `kernels.container_marks`; None looks at all of them.
+    Visual C++ and libstdc++ alone. `flags`: of the nodes, see `kernels.container_flags`; None looks at all of them.
     """
     found = _search(memory, graph, graph.edges, (graph.start, graph.size, graph.widths), flags=flags)
     areas, bounds = module_areas(graph)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers.chains import find_hash_tables, find_lists
 from heapdump.analyses.containers.deques import find_deques
-from heapdump.analyses.containers.marks import ContainerMarks
+from heapdump.analyses.containers.flags import ContainerFlags
 from heapdump.analyses.containers.mfc import find_mfc
 from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.containers.proxies import find_proxies
@@ -105,7 +105,7 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
 
 
 def find_nodes(
-    process: Process, graph: PointerGraph, containers: ContainerTable, flags: ContainerMarks,
+    process: Process, graph: PointerGraph, containers: ContainerTable, flags: ContainerFlags,
     block_address: Callable[[Numbers], NDArray[np.uint64]],
 ) -> NodeTable:  # fmt: skip
     """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.

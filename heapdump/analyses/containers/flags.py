@@ -1,6 +1,6 @@
 """The nodes that may have a container, and those that begin with the header of one.
 
-In: the pointer graph. Out: `ContainerMarks`, by which the searches of this room leave out most nodes.
+In: the pointer graph. Out: `ContainerFlags`, by which the searches of this room leave out most nodes.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from numpy.typing import NDArray
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import module_areas, source_words
 from heapdump.kernels import run
-from heapdump.kernels.container_marks import marks_of
+from heapdump.kernels.container_flags import flags_of
 from heapdump.kernels.counted_members import headers_of
 from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 
 
 @dataclass(frozen=True)
-class ContainerMarks:
-    """The marks of the n nodes of a graph, (n,) uint8 each.
+class ContainerFlags:
+    """The flags of the n nodes of a graph, (n,) uint8 each.
 
     Attributes:
         header: the kind of container whose header the node begins with (`kernels.counted_members`); 0 for none.
-        wanted: bits of `kernels.container_marks`: the searches that may find a container in the node.
+        wanted: bits of `kernels.container_flags`: the searches that may find a container in the node.
     """
 
     header: NDArray[np.uint8]
     wanted: NDArray[np.uint8]
 
 
-def container_marks(memory: MappedMemory, graph: PointerGraph) -> ContainerMarks:
-    """The marks of all nodes, in two passes over their words."""
+def container_flags(memory: MappedMemory, graph: PointerGraph) -> ContainerFlags:
+    """The flags of all nodes, in two passes over their words."""
     header, wanted = _headers(memory, graph), np.zeros(len(graph), np.uint8)
     low, high, biggest = _bounds(graph)
     headers = int(np.count_nonzero(header))
     for words, width, places in source_words(memory, graph.edges, (graph.start, graph.size, graph.widths)):
         run(
-            marks_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *places, low, high, biggest,
+            flags_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *places, low, high, biggest,
             len(graph), graph.first, graph.edges.targets, header, headers, wanted,
         )  # fmt: skip
-    return ContainerMarks(header, wanted)
+    return ContainerFlags(header, wanted)
 
 
 def _bounds(graph: PointerGraph) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.kernels.b_trees import tree_heads
-from heapdump.kernels.container_marks import B_TREES, COUNTED, MEMBERS, SHAPES, marks_of
+from heapdump.kernels.container_flags import B_TREES, COUNTED, MEMBERS, SHAPES, flags_of
 from heapdump.kernels.container_members import containers_of
 from heapdump.kernels.container_shapes import shapes_of
 from heapdump.kernels.counted_members import counted_of
@@ -56,12 +56,12 @@ def test_loops_find_the_same_in_marked_blocks_as_in_all(width, seed, has_headers
     words, start, size, first, targets = random_heap(seed, width)
     mask, nodes = -1 if width == 8 else 0xFFFFFFFF, np.flatnonzero(np.diff(first))
     header = (np.arange(BLOCKS) % 7 == 0).astype(np.uint8) * np.uint8(36 * has_headers)
-    places, marks = (nodes * WORDS, nodes, size[nodes] // width), np.zeros(BLOCKS, np.uint8)
+    places, flags = (nodes * WORDS, nodes, size[nodes] // width), np.zeros(BLOCKS, np.uint8)
     headers = int(np.count_nonzero(header))
     high, biggest = int((start + size).max()), int(size.max())
     graph = (first, targets, start, size)
-    for run in (marks_of, kernels.compiled(marks_of) or marks_of):
-        run(words, mask, width, *places, BASE, high, biggest, BLOCKS, first, targets, header, headers, marks)
+    for run in (flags_of, kernels.compiled(flags_of) or flags_of):
+        run(words, mask, width, *places, BASE, high, biggest, BLOCKS, first, targets, header, headers, flags)
     loops = (
         (
             MEMBERS,
@@ -88,7 +88,7 @@ def test_loops_find_the_same_in_marked_blocks_as_in_all(width, seed, has_headers
     )
     for bit, least, loop in loops:
         degree, found = np.diff(first)[nodes], []
-        for wanted in (degree >= least, (degree >= least) & (marks[nodes] & bit != 0)):
+        for wanted in (degree >= least, (degree >= least) & (flags[nodes] & bit != 0)):
             rows = np.zeros((4000, 6), np.int64)
             place, node, words_of = (column[wanted] for column in places)
             many, _ = loop(place, node, words_of, rows)

@@ -16,7 +16,7 @@ from heapdump.kernels.arrays import ArrayColumn, Output
 MEMBERS, COUNTED, SHAPES, B_TREES = 1, 2, 4, 8
 
 
-def marks_of(
+def flags_of(
     words: ArrayColumn, mask: int, width: int, place: ArrayColumn, source: ArrayColumn, count: ArrayColumn, low: int,
     high: int, biggest: int, most: int, first: ArrayColumn, targets: ArrayColumn, header: ArrayColumn, headers: int,
     out: Output,
