@@ -20,7 +20,7 @@ from heapdump.commands.common.files import progress_bar
 from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, need_of, stamp
 from heapdump.commands.common.fleet_tables import page, summary_record
 from heapdump.commands.common.options import option
-from heapdump.commands.common.output_file import output, refuse_dump, refuse_unwritable
+from heapdump.commands.common.output_file import output, refuse_unwritable
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.symbol_servers import unwatched
 from heapdump.errors import CannotWrite, WrongUsage
@@ -67,9 +67,7 @@ def command(
     known = _known(results) if results else {}
     rows = [known[path] for path in dumps if path in known and known[path].items() >= stamp(path).items()]
     left = [path for path in dumps if path not in {row["path"] for row in rows}]
-    if results:
-        refuse_dump(results, [Path(path) for path in dumps])
-    for target in (parquet, request.output):
+    for target in (results, parquet, request.output):
         if target is not None:
             refuse_unwritable(target, map(Path, dumps))
     write_parquet = _parquet_writer() if parquet else None

@@ -102,6 +102,19 @@ def test_output_file_and_its_error(dump: Path, capfd: Capture) -> None:
     assert json.loads(Path("out.json").read_text())["command"] == "heaps"
 
 
+def test_a_dash_as_output_file_is_stdout(dump: Path, capfd: Capture) -> None:
+    assert run(["heaps", "--json", "-o", "-"]) == 0
+    assert json.loads(capfd.readouterr().out)["command"] == "heaps"
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("option", [["check", "--sarif"], ["fleet", ".", "--results"]])
+def test_a_dash_names_no_other_file(dump: Path, capfd: Capture, option: list[str]) -> None:
+    assert run([*option, "-"]) == 2
+    assert "only -o takes it for stdout" in capfd.readouterr().err
+    assert not Path("-").exists()
+
+
 @pytest.mark.parametrize("option", [["heaps", "-o"], ["heaps", "--json", "-o"], ["check", "--sarif"]])
 def test_an_output_that_cannot_be_written_is_an_error_of_usage(dump: Path, capfd: Capture, option: list[str]) -> None:
     target = Path("nowhere", "out.json")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from heapdump.commands.common.fields import complete_columns
+from heapdump.commands.common.output_file import STDOUT_WORD
 from heapdump.errors import WrongUsage
 
 DEFAULT_LIMIT = 20
@@ -97,6 +98,10 @@ HEADINGS = {
 _ORDER = ("Choose", "Group", "Show", "Unreachable blocks", "Export and exit code")
 
 
+def _stdout_for_dash(_context: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
+    return None if value == STDOUT_WORD else value
+
+
 def _shared(*decls: str, **attrs: Any) -> Option:
     return Option(decls, **attrs)
 
@@ -113,7 +118,8 @@ SHARED: tuple[Option, ...] = (
     _shared("--format", "format_", type=click.Choice(["table", "json", "jsonl", "csv"]),
             metavar="FORMAT", help="table, json, jsonl (a record a line) or csv."),
     _shared("--raw-csv", is_flag=True, help="csv with texts that look like formulas as they are."),
-    _shared("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."),
+    _shared("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), callback=_stdout_for_dash,
+            help="Write there instead of stdout; - is stdout."),
     _shared("--bytes", "bytes_", is_flag=True, help="Sizes in tables in exact bytes."),
     _shared("--explain", is_flag=True, help="Under each table: how every column is computed."),
     _shared("--redact", is_flag=True, help="No contents of memory, no command line, no names of people."),

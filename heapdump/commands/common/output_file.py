@@ -21,6 +21,8 @@ from heapdump.errors import CannotWrite, WrongUsage
 
 _PIECES, _AT_ONCE = 256, 1 << 18
 """Pieces and characters of an answer that are written together."""
+STDOUT_WORD = Path("-")
+"""The value of `-o` that means the standard output."""
 _MAGICS = (b"MDMP", b"PAGEDU64", b"PAGEDUMP")
 _DUMP_NAME = re.compile(r".*\.[mh]?dmp(\.(gz|xz|zst|zip|cab))?", re.IGNORECASE)
 
@@ -65,7 +67,7 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
             yield stream
         part.chmod(system.new_file_mode() if state is None else stat.S_IMODE(state.st_mode))
-        refuse_dump(target, sources)  # again: writing may have taken minutes
+        _refuse_dump(target, sources)  # again: writing may have taken minutes
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -92,13 +94,15 @@ def _checked(target: Path, dumps: Sequence[Path]) -> tuple[Path, os.stat_result 
     """(the target as the system takes it, its state).
 
     Raises:
-        WrongUsage: the target is a dump, or a device.
+        WrongUsage: the target is a dump, a device, or `-`, which only -o takes for the standard output.
         OSError: the target is a folder, or a file that may not be written.
     """
+    if target == STDOUT_WORD:
+        raise WrongUsage("- is no file; only -o takes it for stdout")
     if system.is_device_name(target):
         raise WrongUsage(f"{target} is the name of a device on Windows; name another file")
     target = system.long_path(target)
-    refuse_dump(target, dumps)
+    _refuse_dump(target, dumps)
     state = _state(target)
     if state is not None and stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -119,7 +123,7 @@ def _state(target: Path) -> os.stat_result | None:
         return None
 
 
-def refuse_dump(target: Path, dumps: Sequence[Path]) -> None:
+def _refuse_dump(target: Path, dumps: Sequence[Path]) -> None:
     """Refuses a target that is a dump.
 
     Raises:
