@@ -15,3 +15,7 @@ class Trust(StrEnum):
     EXACT = "exact"
     DERIVED = "derived"
     GUESS = "guess"
+
+
+SIZE_IS_A_GUESS = "its size is a guess"
+"""Stands beside the size of a block whose trust is `GUESS`, in sentences and reports."""

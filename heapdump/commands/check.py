@@ -16,6 +16,7 @@ from heapdump.commands.common.output_file import output, refuse_unwritable
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.trust import SIZE_IS_A_GUESS, Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +41,8 @@ def _damage_words(incident: Incident) -> str:
     reach = evidence.high - incident.address if evidence.meaning else 0
     amount = "access" if is_stop else text.plural(max(reach, finding.length), "byte")
     end, size = block.address + block.size, text.a_size(block.size, f"{block.state} block")
+    if block.trust is Trust.GUESS:
+        size += f" ({SIZE_IS_A_GUESS})"
     if end <= incident.address < block.end + block.entry_size:
         return f"{amount}, {_past(incident.address - end)} the end of {size}"
     if block.entry - block.entry_size <= incident.address < block.address:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from heapdump.analyses.damage.explained import ExplainedFinding
 from heapdump.blocks.findings import BugKind, Protected
 from heapdump.blocks.table import Block
+from heapdump.trust import SIZE_IS_A_GUESS, Trust
 from heapdump.wording import plural
 
 _UNINFORMATIVE = ("not in the dump", "binary data", "the value", "the number")
@@ -35,6 +36,8 @@ def _block_at_fault(bug: BugKind | None, leading: ExplainedFinding) -> Block | N
 def _place(bug: BugKind | None, address: int, block: Block) -> str:
     """`3 bytes past the end of the 24-byte block 0x1000`; "" where the address does not fit the bug."""
     words = f"the {block.size:,}-byte block {block.address:#x}"
+    if block.trust is Trust.GUESS:
+        words += f" ({SIZE_IS_A_GUESS})"
     past, before = address - block.address - block.size, block.address - address
     if bug is BugKind.OVERFLOW and past >= 0:
         return f"{plural(past, 'byte')} past the end of {words}" if past else f"right past the end of {words}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from heapdump.commands.common.block_words import kind_words
 from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.frames import stack_number
+from heapdump.trust import SIZE_IS_A_GUESS, Trust
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +93,8 @@ class IncidentReporter:
         verb = "freed by:" if block.state == "free" else "allocated by:"
         frames = self._recorder.allocated(block) if stack_number(self._snapshot, block) else []
         words = f"{block.state} {kind_words(block.kind)}"
+        if block.trust is Trust.GUESS:
+            words += f"; {SIZE_IS_A_GUESS}"
         named = [str(frame) for frame in frames]
         return MemoryRegion(block.address, block.size, block.entry, block.end, words, verb, named)
 

@@ -14,7 +14,7 @@ import pytest
 from fixtures.memory import LONG_TEXT, TEXT_BYTES
 from fixtures.sample import BEFORE, NOW, sample
 from heapdump.cli import run
-from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders import NtHeapBuilder, ProcessBuilder, SegmentHeapBuilder
 from tests.patching import poke
 
 BASE = 0x20000000000
@@ -104,3 +104,19 @@ def test_the_sentence_says_where_the_first_bad_byte_lies(tmp_path, damage: Damag
     (one,) = incidents(tmp_path / "a.dmp")
     assert one["bug"] == bug
     assert words in one["text"] and f"heap {BASE:#x}" in one["text"]
+
+
+def test_a_size_whose_own_witness_is_overwritten_is_called_a_guess(tmp_path):
+    """The last two bytes of the chunk, its count of unused bytes, are text as well."""
+    heap = SegmentHeapBuilder(arch="x64", build=19041, base=BASE, seed=4)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([0x1F8] * 40)
+    made = heap.build()
+    first, behind = sorted(made.truth.headers)[10:12]
+    built = poke(made.add_to(ProcessBuilder(build=19041)).build(), (behind - 8, b"Accept-Encoding: "))
+    (tmp_path / "a.dmp").write_bytes(built.data)
+    (one,) = incidents(tmp_path / "a.dmp")
+    words = f"{behind - first - 16}-byte block {first + 16:#x} (its size is a guess)"
+    assert one["bug"] == "heap-buffer-overflow" and words in one["text"]
+    page = answer("check", str(tmp_path / "a.dmp"))
+    assert "byte busy block (its size is a guess)" in " ".join(page.split()) and "busy vs; its size is a guess" in page
