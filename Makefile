@@ -41,7 +41,9 @@ lint: $(STAMP)
 type: $(STAMP)
 	$(BIN)/mypy
 
-# The loops are compiled once, before several processes want them at the same time.
+# The loops are compiled once, before several processes want them at the same time. Tests start heapdump 300 times: its
+# byte code is kept, whatever the environment says.
+unit: export PYTHONDONTWRITEBYTECODE =
 unit: $(STAMP)
 	$(BIN)/heapdump cache --compile
 	$(BIN)/pytest -n auto --dist worksteal
