@@ -102,6 +102,18 @@ def sizes_of(rows: RowReader, numbers: ArrayColumn, out: Output) -> None:
         out[i], behind = length, start
 
 
+def places_of(rows: RowReader, numbers: ArrayColumn, start: Output, size: Output) -> None:
+    """Writes what `starts_of` and `sizes_of` write."""
+    entry, header8, size8, unused = rows.entry, rows.header8, rows.size8, rows.unused
+    behind = 0
+    for i in range(len(numbers) - 1, -1, -1):
+        row = numbers[i]
+        address, length = int(entry[row]) + int(header8[row]) * UNIT, int(size8[row]) * UNIT - int(unused[row])
+        if i + 1 < len(numbers) and length > behind - address:
+            length = behind - address
+        start[i], size[i], behind = address, length, address
+
+
 def mark_rows(rows: RowReader, numbers: ArrayColumn, shift: int, cells: Output) -> None:
     """`mark` for the blocks of the rows `numbers`."""
     entry, header8 = rows.entry, rows.header8
@@ -148,7 +160,7 @@ def thin(rows: ArrayColumn, heap: ArrayColumn, most: int, counts: Output, due: O
     return many
 
 
-def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -> tuple[int, int]:
+def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -> tuple[int, int, int]:
     """Finds the leaves: pages of 64 KiB in which blocks start.
 
     Args:
@@ -158,9 +170,9 @@ def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -
         long: gets the numbers of the blocks that end in another page than the one they start in.
 
     Returns:
-        (number of leaves, number of long blocks).
+        (number of leaves, number of long blocks, all addresses joined by |).
     """
-    count, reach, last = 0, 0, -1
+    count, reach, last, merged = 0, 0, -1, 0
     for i in range(len(start)):
         page = start[i] >> 16
         if page != last:
@@ -169,7 +181,31 @@ def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -
         if (start[i] + size[i] - 1) >> 16 > page:
             long[reach] = i
             reach += 1
-    return count, reach
+        merged |= start[i]
+    return count, reach, merged
+
+
+def pages_of_rows(rows: RowReader, numbers: ArrayColumn, leaves: Output, long: Output) -> tuple[int, int, int, int]:
+    """`pages` for the blocks of the rows `numbers`. Blocks that reach into the next one are long by their own bytes.
+
+    Returns:
+        What `pages` returns, and the bytes of all blocks, each up to the next one at most.
+    """
+    entry, header8, size8, unused = rows.entry, rows.header8, rows.size8, rows.unused
+    count, reach, last, merged, total, end = 0, 0, -1, 0, 0, 0
+    for i in range(len(numbers)):
+        row = numbers[i]
+        address, length = int(entry[row]) + int(header8[row]) * UNIT, int(size8[row]) * UNIT - int(unused[row])
+        page = address >> 16
+        if page != last:
+            leaves[count], last = page, page
+            count += 1
+        if (address + length - 1) >> 16 > page:
+            long[reach] = i
+            reach += 1
+        total += length - max(0, end - address)
+        merged, end = merged | address, address + length
+    return count, reach, merged, total
 
 
 def mark(start: ArrayColumn, shift: int, cells: Output) -> None:

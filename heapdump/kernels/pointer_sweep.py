@@ -1,13 +1,14 @@
 """Finds the words of memory that point into blocks.
 
-`sweep` collects all words between the lowest and the highest block, `resolve` those of them that lie in a block. The
-blocks, and the arrays that find a block by an address, are those of `pointer_map`. A *source* is memory that is
-searched for pointers: a block or a root.
+`sweep` collects all words between the lowest and the highest block, `resolve` those of them that a block may hold,
+`keep` those that lie in it. The blocks, and the arrays that find a block by an address, are those of `pointer_map`. A
+*source* is memory that is searched for pointers: a block or a root.
 """
 
 from __future__ import annotations
 
 from heapdump.kernels.arrays import ArrayColumn, Output
+from heapdump.kernels.row import UNIT, RowReader
 
 
 def sweep(
@@ -66,26 +67,24 @@ def sweep(
 
 
 def resolve(
-    values: ArrayColumn, sources: ArrayColumn, many: int, tops: ArrayColumn, middles: ArrayColumn, cells: ArrayColumn,
-    shift: int, start: ArrayColumn, size: ArrayColumn, found: Output, degree: Output, targets: Output,
+    values: ArrayColumn, sources: Output, many: int, tops: ArrayColumn, middles: ArrayColumn, cells: ArrayColumn,
+    shift: int, found: Output, targets: Output,
 ) -> int:  # fmt: skip
-    """Finds the block that each of the first `many` values points into; values that point into none are left out.
+    """Finds the last block at or below each of the first `many` values; values that no block can hold are left out.
 
     A loop of its own reads the cells: it is short enough for the processor to wait for many of them at once.
 
     Args:
         values: words below 2**47.
-        sources: index of the source of each word.
+        sources: index of the source of each word; gets that of each pointer.
         many: number of words.
         tops: see `pointer_map`.
         middles: see `pointer_map`.
         cells: see `pointer_map`.
         shift: see `pointer_map`.
-        start: (n,) address of each block.
-        size: (n,) bytes of each block; a block of 0 bytes holds its start address.
         found: (many,) gets the value of each pointer, in the order of `values`.
-        degree: (sources,) 1 is added to `degree[source]` for each pointer.
-        targets: (many,) gets the block k of each pointer to the start of a block, -1 - k for a pointer to its inside.
+        targets: (many,) gets the block k of each pointer to the start of a block, -1 - k for another value, which may
+            lie behind the block (`keep`).
 
     Returns:
         The number of pointers.
@@ -107,12 +106,58 @@ def resolve(
             bits = bits - ((bits >> 1) & 0x55555555)
             bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
             block = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
-        if block < 0 or (not is_start and value - start[block] >= size[block]):
-            if block < 0 or value != start[block]:
-                continue
-            is_start = True
+        if block < 0:
+            continue
         targets[count] = block if is_start else -1 - block
-        found[count] = value  # count <= k: that cell has been read
+        found[count], sources[count] = value, sources[k]  # count <= k: that cell has been read
+        count += 1
+    return count
+
+
+def keep(
+    start: ArrayColumn, size: ArrayColumn, values: Output, sources: ArrayColumn, many: int, degree: Output,
+    targets: Output,
+) -> int:  # fmt: skip
+    """Leaves out values behind the block that `resolve` found.
+
+    Args:
+        start: (n,) address of each block.
+        size: (n,) bytes of each block.
+        values: the value of each pointer, as `resolve` writes it.
+        sources: the source of each pointer, likewise.
+        many: number of pointers.
+        degree: (sources,) 1 is added to `degree[source]` for each pointer that is left.
+        targets: the target of each pointer, as `resolve` writes it.
+
+    Returns:
+        The number of pointers that are left, in `values` and `targets`.
+    """
+    count = 0
+    for k in range(many):
+        target, value = targets[k], values[k]
+        if target < 0 and value - start[-1 - target] >= size[-1 - target]:
+            continue
+        targets[count], values[count] = target, value
+        degree[sources[k]] += 1
+        count += 1
+    return count
+
+
+def keep_rows(
+    rows: RowReader, numbers: ArrayColumn, values: Output, sources: ArrayColumn, many: int, degree: Output,
+    targets: Output,
+) -> int:  # fmt: skip
+    """`keep` for the blocks of the rows `numbers`: no value lies behind the start of the block after its own."""
+    entry, header8, size8, unused = rows.entry, rows.header8, rows.size8, rows.unused
+    count = 0
+    for k in range(many):
+        target, value = targets[k], values[k]
+        if target < 0:
+            row = numbers[-1 - target]
+            address, length = int(entry[row]) + int(header8[row]) * UNIT, int(size8[row]) * UNIT - int(unused[row])
+            if value - address >= length:
+                continue
+        targets[count], values[count] = target, value
         degree[sources[k]] += 1
         count += 1
     return count

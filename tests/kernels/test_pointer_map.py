@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.table import BlockTable
-from heapdump.kernels.pointer_map import mark, mark_rows, pages, take, take_starts
+from heapdump.kernels.pointer_map import mark, mark_rows, pages, pages_of_rows, take, take_starts
 from heapdump.kernels.row import BUSY, INTERNAL
 
 TOP = 1 << 48
@@ -36,12 +36,17 @@ def test_the_map_of_rows_is_that_of_their_addresses(steps: list[tuple[int, int, 
     rows, start, size = np.empty(many, np.int32), np.empty(many, np.int64), np.empty(many, np.int64)
     count = take(table.reader(), BUSY | INTERNAL, BUSY, TOP, rows, start, size)
     leaves, long = np.empty(many, np.int64), np.empty(many, np.int64)
-    found, _ = pages(start[:count], size[:count], leaves, long)
+    found, reach, joined = pages(start[:count], size[:count], leaves, long)
     cells = np.zeros(found * 128, np.int64)
     mark(start[:count], 4, cells)
 
     same, same_leaves = np.empty(many, np.int32), np.empty(many, np.int64)
     merged = int(np.bitwise_or.reduce(start[:count], initial=0))
+    assert joined == merged
+    own_leaves, own_long = np.empty(many, np.int64), np.empty(many, np.int64)
+    assert pages_of_rows(table.reader(), rows[:count], own_leaves, own_long)[::2] == (found, merged)
+    assert own_leaves[:found].tolist() == leaves[:found].tolist()
+    assert set(long[:reach].tolist()) <= set(own_long.tolist())
     found_rows = take_starts(table.reader(), BUSY | INTERNAL, BUSY, TOP, same, same_leaves)
     crowded = sum(int(row) + 1 < many and table.entry[row + 1] <= table.address[row] for row in rows[:count])
     assert found_rows == (count, found, merged, crowded)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.containers.flags import ContainerFlags
+from heapdump.analyses.graph.node_places import Integers
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.kernels import run

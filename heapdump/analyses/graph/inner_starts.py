@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.graph.pointer_map import Integers
+from heapdump.analyses.graph.node_places import Integers, Places
 from heapdump.process.model import Process
 
 _FARTHEST = 4096 + 32
@@ -30,22 +30,21 @@ _GAP = {8: 0xEDEDEDEDEDEDEDED, 4: 0xEDEDEDED}
 
 @dataclass(frozen=True)
 class InnerStarts:
-    """Tells which pointers into blocks stand for them. `start`, `size` (n,): of the blocks."""
+    """Tells which pointers into blocks stand for them. `places`: of the blocks."""
 
     process: Process
-    start: NDArray[np.int64]
-    size: Integers
+    places: Places
 
     def stand_for(self, values: NDArray[np.int64], blocks: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
         """(k,) bool for pointers with these values into these blocks, none to a start; `width`: bytes of a pointer."""
-        start = self.start[blocks]
+        start = self.places.starts(blocks)
         offset = values - start
         is_near = (offset <= _FARTHEST) & (offset % width == 0)
         out = np.zeros(len(values), bool)
         aligned = np.flatnonzero(is_near & (values % (2 * width) == 0))
         out[aligned] = self._aligned(values[aligned], start[aligned], width)
         counted = np.flatnonzero(offset == width)
-        out[counted] |= self._counted(start[counted], self.size[blocks[counted]], width)
+        out[counted] |= self._counted(start[counted], self.places.sizes(blocks[counted]), width)
         tables = np.flatnonzero(is_near & ~out & (offset <= _FARTHEST_TABLE))
         tables = tables[self._has_table(values[tables], width)]
         out[tables] = self._has_table(start[tables], width)

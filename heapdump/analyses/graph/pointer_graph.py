@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from heapdump import memory_plan
 from heapdump.analyses.graph.inner_starts import InnerStarts
-from heapdump.analyses.graph.pointer_map import Integers, PointerMap, pointer_map
+from heapdump.analyses.graph.node_places import ArrayPlaces, Integers, Places, RowPlaces
+from heapdump.analyses.graph.pointer_map import pointer_map
 from heapdump.analyses.graph.program_blocks import (
     program_blocks,
     rows_again,
     size_again,
-    some_sizes,
-    some_starts,
     start_again,
 )
 from heapdump.analyses.graph.roots import Area, Roots
@@ -90,15 +89,18 @@ class PointerGraph:
         return self.edges.first
 
     @cached_property
-    def nodes(self) -> PointerMap:
-        """The nodes by address, for `find` only."""
-        empty = np.empty(0, np.int32)
-        return PointerMap(self.start, self.size, 0, empty, empty, np.empty(0, np.int64))
+    def nodes(self) -> ArrayPlaces:
+        """The places of all nodes."""
+        return ArrayPlaces(self.start, self.size)
+
+    def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """(k,) int64 node of each of few addresses, -1 for none; makes no array of all nodes."""
+        return self.nodes.find(addresses)
 
     @cached_property
     def register_targets(self) -> NDArray[np.int64]:
         """The node that each register of the roots points into, or -1; (registers,) int64."""
-        return self.nodes.find(np.array([register.value for register in self.roots.registers], np.uint64))
+        return self.find(np.array([register.value for register in self.roots.registers], np.uint64))
 
     @cached_property
     def _registers_at_start(self) -> NDArray[np.bool_]:
@@ -107,7 +109,7 @@ class PointerGraph:
         inside = self.register_targets
         if not len(self):
             return np.zeros(len(inside), bool)
-        is_start: NDArray[np.bool_] = (inside >= 0) & (values == self.start[inside])
+        is_start: NDArray[np.bool_] = (inside >= 0) & (values == self.starts(inside))
         return is_start
 
     def root_targets(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -133,20 +135,26 @@ class _GraphOfRows(PointerGraph):
     table: BlockTable
 
     def forget_places(self) -> None:
-        """See `PointerGraph`. Searches the registers first, which every question about roots needs."""
-        self.root_targets()
+        """See `PointerGraph`."""
         for name in ("start", "size", "nodes"):
             self.__dict__.pop(name, None)
-        if len(self.__dict__.get("rows", ())) < len(self):  # freed for the sweep
-            self.__dict__.pop("rows", None)
+
+    def forget_rows(self) -> None:
+        """Frees `rows`, likewise. Searches the registers first, which every question about roots needs."""
+        self.root_targets()
+        self.__dict__.pop("rows", None)
+
+    def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """See `PointerGraph`."""
+        return (RowPlaces(self.table, self.rows) if "start" not in self.__dict__ else self.nodes).find(addresses)
 
     def starts(self, nodes: NDArray[np.integer] | slice) -> NDArray[np.int64]:
         """See `PointerGraph`."""
-        return some_starts(self.table, self.rows, nodes) if "start" not in self.__dict__ else self.start[nodes]
+        return RowPlaces(self.table, self.rows).starts(nodes) if "start" not in self.__dict__ else self.start[nodes]
 
     def sizes(self, nodes: NDArray[np.integer] | slice) -> Integers:
         """See `PointerGraph`."""
-        return some_sizes(self.table, self.rows, nodes) if "size" not in self.__dict__ else self.size[nodes]
+        return RowPlaces(self.table, self.rows).sizes(nodes) if "size" not in self.__dict__ else self.size[nodes]
 
     @cached_property  # type: ignore[misc]  # in the place of a field
     def rows(self) -> NDArray[np.int32]:
@@ -212,42 +220,39 @@ def build_graph(
     """Sweeps all blocks and roots. `crt`: rows → CRT debug blocks; `unaligned`: pointers may begin at any byte."""
     memory_plan.before("the pointer graph", len(table) * memory_plan.GRAPH_BYTES)
     blocks = program_blocks(table, crt)
-    start, size = blocks.start, blocks.size
-    nodes = pointer_map(start, size)
-    inner = InnerStarts(process, start, size)
-    sweeper = Sweeper(process.space.mapped, nodes, unaligned=unaligned, inner=inner)
+    places, rows = blocks.places, blocks.rows
+    nodes = pointer_map(places)
+    sweeper = Sweeper(process.space.mapped, nodes, unaligned=unaligned, inner=InnerStarts(process, places))
     width_of_view = {view.arch: view.pointer_bytes for view in process.views}
     width_of_heap = np.array([width_of_view[heap.view] for heap in heaps], np.uint8)
     is_one_width = len(width_of_heap) and width_of_heap.min() == width_of_heap.max()
-    widths = np.broadcast_to(width_of_heap[0], len(start)) if is_one_width else width_of_heap[table.heap[blocks.rows]]
-    if blocks.are_rows:
-        blocks.rows = np.empty(0, np.int32)  # made again behind the sweep, which needs more memory
-    edges = _by_width(sweeper, start, size, widths)
+    widths = np.broadcast_to(width_of_heap[0], len(rows)) if is_one_width else width_of_heap[table.heap[rows]]
+    edges = _by_width(sweeper, places, widths)
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
-    root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
-    missing_bytes = int(size.sum(dtype=np.int64)) - edges.present_bytes
-    columns = (blocks.rows, start, size, widths, edges, roots, root_edges, missing_bytes)
-    if not blocks.are_rows:
-        return PointerGraph(*columns)
-    graph = _GraphOfRows(*columns, table)
-    del nodes, inner, sweeper, columns, blocks, start, size
-    graph.forget_places()
+    root_widths = np.array([area.width for area in roots.areas], np.uint8)
+    root_edges = _by_width(sweeper, ArrayPlaces(root_start, root_size), root_widths)
+    found = (widths, edges, roots, root_edges, places.total_bytes - edges.present_bytes)
+    if isinstance(places, ArrayPlaces):
+        return PointerGraph(rows, places.start, places.size, *found)
+    graph = _GraphOfRows(rows, np.empty(0, np.int64), np.empty(0, np.int32), *found, table)
+    graph.forget_places()  # they are empty
+    graph.forget_rows()
     return graph
 
 
-def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths: NDArray[np.uint8]) -> Edges:
+def _by_width(sweeper: Sweeper, places: Places, widths: NDArray[np.uint8]) -> Edges:
     """The edges of sources, in their order. `widths` (n,) uint8: bytes of a pointer in each source."""
     if len(widths) and widths.min() == widths.max():
-        return sweeper.edges(Sources(start, size, int(widths[0])))
+        return sweeper.edges(Sources(places, int(widths[0])))
     degree, owners, found = (
-        np.zeros(len(start), np.int32),
+        np.zeros(len(places), np.int32),
         [np.empty(0, np.int64)],
         [Edges.of(np.empty(0, np.int32), np.empty(0, np.int32))],
     )
     for width in np.unique(widths).tolist():
         nodes = np.flatnonzero(widths == width)
-        found.append(sweeper.edges(Sources(start[nodes], size[nodes], width)))
+        found.append(sweeper.edges(Sources(ArrayPlaces(places.starts(nodes), places.sizes(nodes)), width)))
         degree[nodes] = found[-1].degree
         owners.append(np.repeat(nodes, found[-1].degree))
     order = np.argsort(np.concatenate(owners), kind="stable")

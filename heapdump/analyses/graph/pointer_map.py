@@ -1,79 +1,68 @@
 """Makes the arrays with which `kernels.pointer_map` finds the block of an address, for hundreds of millions of them.
 
-They take 24 bytes for each block, and at most 16 MB for each GB of address space in which blocks lie.
+They take some 2 bytes for each block, and at most 16 MB for each GB of address space in which blocks lie.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.kernels import run
-from heapdump.kernels.pointer_map import mark, pages
-from heapdump.large_arrays import zeros
-
-TOP = 1 << 48
-"""The end of user address space."""
+from heapdump.analyses.graph.node_places import TOP, Integers, Places
+from heapdump.large_arrays import empty, zeros
 
 _MOST_SHIFT = 4
-Integers = NDArray[np.signedinteger[Any]]
-"""int32 where all values fit, else int64: less memory is touched."""
 
 
 @dataclass(frozen=True)
 class PointerMap:
-    """Finds the block at an address. Blocks are ascending and disjoint; `kernels.pointer_map` defines the arrays.
+    """Finds the block at an address. `kernels.pointer_map` defines the arrays.
 
     Attributes:
-        start: (n,) int64 addresses.
-        size: (n,) bytes; a block of 0 bytes holds its start address.
+        places: of the n blocks.
         shift: 0 to 4: all starts are multiples of 1 << shift.
         tops: (131072,) int32, by address >> 32.
         middles: (65536 * used tops,) int32, by address >> 16.
         cells: int64: 32 bits of starts, and the number of blocks before them.
+        low: the start of the first block; 0 without blocks.
+        bits: the least number for which `low + (1 << bits)` lies behind all blocks; 0 without blocks.
     """
 
-    start: NDArray[np.int64]
-    size: Integers
+    places: Places
     shift: int
     tops: NDArray[np.int32]
     middles: NDArray[np.int32]
     cells: NDArray[np.int64]
+    low: int
+    bits: int
 
-    @property
-    def low(self) -> int:
-        """The start of the first block; 0 without blocks."""
-        return int(self.start[0]) if len(self.start) else 0
-
-    @property
-    def bits(self) -> int:
-        """The least number for which `low + (1 << bits)` lies behind all blocks; 0 without blocks."""
-        return (int(self.start[-1] + max(1, self.size[-1])) - self.low - 1).bit_length() if len(self.start) else 0
-
-    def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """(n,) int64 block of each address, -1 for none; by binary search, O(log blocks) for each."""
-        wanted = np.minimum(addresses, np.uint64(TOP)).astype(np.int64)
-        block = np.searchsorted(self.start, wanted, side="right").astype(np.int64) - 1
-        inside = block >= 0
-        inside[inside] = wanted[inside] - self.start[block[inside]] < np.maximum(self.size[block[inside]], 1)
-        return np.where(inside, block, -1)
+    def __len__(self) -> int:
+        """The number of blocks."""
+        return len(self.places)
 
 
-def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
-    """The map of disjoint blocks, ascending by `start`."""
-    count = len(start)
-    merged = int(np.bitwise_or.reduce(start)) if count else 0
+def pointer_map(places: Places) -> PointerMap:
+    """The map of blocks."""
+    count = len(places)
+    leaves, long = empty(count, np.int64), empty(count, np.int64)
+    found, reach, merged = places.pages(leaves, long)
     shift = shift_of(merged)
-    leaves, long = np.empty(count, np.int64), np.empty(count, np.int64)
-    found, reach = run(pages, count, start, size, leaves, long)
     leaves, long = leaves[:found].copy(), long[:reach].copy()
     cells = zeros(found * (65536 >> shift >> 5), np.int64)
-    run(mark, count, start, shift, cells)
-    tops, middles = levels(leaves, *_covered(start[long], size[long], long))
-    return PointerMap(start, size, shift, tops, middles, cells)
+    places.mark(shift, cells)
+    tops, middles = levels(leaves, *_covered(places.starts(long), places.sizes(long), long))
+    return PointerMap(places, shift, tops, middles, cells, *_bounds(places))
+
+
+def _bounds(places: Places) -> tuple[int, int]:
+    """`low` and `bits` of a map."""
+    if not len(places):
+        return 0, 0
+    ends = np.array([0, len(places) - 1])
+    low, last = places.starts(ends).tolist()
+    return low, (last + max(1, int(places.sizes(ends[1:])[0])) - low - 1).bit_length()
 
 
 def shift_of(merged: int) -> int:

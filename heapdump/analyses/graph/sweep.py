@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.inner_starts import InnerStarts
-from heapdump.analyses.graph.pointer_map import Integers, PointerMap
+from heapdump.analyses.graph.node_places import Places
+from heapdump.analyses.graph.pointer_map import PointerMap
 from heapdump.kernels import run
 from heapdump.kernels.pointer_sweep import resolve, sweep
 from heapdump.large_arrays import empty, resized, zeros
@@ -86,14 +87,16 @@ class Sources:
     """n spans of memory that may hold pointers.
 
     Attributes:
-        start: (n,) int64 addresses, ascending.
-        size: (n,) bytes.
+        places: their addresses and bytes.
         width: bytes of a pointer, 4 or 8.
     """
 
-    start: NDArray[np.int64]
-    size: Integers
+    places: Places
     width: int
+
+    def __len__(self) -> int:
+        """The number of spans."""
+        return len(self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +140,12 @@ class Sweeper:
 
     def edges(self, sources: Sources) -> Edges:
         """Every pointer in the sources."""
-        if not len(sources.start) or not len(self._blocks.start):
-            return Edges(
-                np.zeros(len(sources.start) + 1, np.int32), np.empty(0, np.int32), int(sources.size.sum(dtype=np.int64))
-            )
+        if not len(sources) or not len(self._blocks):
+            return Edges(np.zeros(len(sources) + 1, np.int32), np.empty(0, np.int32), sources.places.total_bytes)
         found = [self._sweep(sources, *one) for one in self._passes(sources.width)]
         if len(found) == 1:
             return found[0]
-        number = np.arange(len(sources.start), dtype=np.int32)
+        number = np.arange(len(sources), dtype=np.int32)
         owner = np.concatenate([np.repeat(number, edges.degree) for edges in found])
         order = np.argsort(owner, kind="stable")
         degree: NDArray[np.int32] = np.stack([edges.degree for edges in found]).sum(axis=0, dtype=np.int32)
@@ -160,7 +161,7 @@ class Sweeper:
 
     def _sweep(self, sources: Sources, phase: int, file_phase: int, ranges: NDArray[np.bool_]) -> Edges:
         """The edges of one pass; `present_bytes` is counted in the pass of phase 0 only."""
-        count, total = len(sources.start), int(sources.size.sum(dtype=np.int64))
+        count, total = len(sources), sources.places.total_bytes
         offsets = self._memory.file_offsets - self._start - file_phase
         degree = zeros(count + 1, np.int32)
         job = _Pass(
@@ -180,24 +181,26 @@ class Sweeper:
                     found.add(targets, present)
         return Edges(_firsts(degree, found.count), found.targets, found.present_bytes if phase == 0 else 0)
 
-    def _sources(self, job: _Pass, i: int, until: int) -> tuple[NDArray[np.int32], int]:
-        """(targets, present bytes) of the sources number `i` up to `until`."""
-        blocks, sources, work, width = self._blocks, job.sources, job.work, job.sources.width
-        begin, end = int(sources.start[i]), int(sources.start[until - 1] + sources.size[until - 1])
-        room = min(_BUFFER_WORDS, int(sources.size[i:until].sum(dtype=np.int64)) // width + 1)
+    def _sources(self, job: _Pass, low: int, high: int) -> tuple[NDArray[np.int32], int]:
+        """(targets, present bytes) of the sources [low, high)."""
+        blocks, work, width, degree = self._blocks, job.work, job.sources.width, job.degree[low:high]
+        start, size = job.sources.places.part(low, high)
+        begin, end, count = int(start[0]), int(start[-1] + size[-1]), high - low
+        room = min(_BUFFER_WORDS, int(size.sum(dtype=np.int64)) // width + 1)
         values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
         found = np.empty(room, np.int64)
         self._memory.expect(Span(end, end + self._threads * _JOB_BYTES))
-        r, at, present_bytes, out = int(np.searchsorted(job.ranges[1], begin, side="right")), 0, 0, []
-        while i < until:
+        r, i, at, present_bytes, out = int(np.searchsorted(job.ranges[1], begin, side="right")), 0, 0, 0, []
+        while i < count:
             many, i, at, r, seen = run(
                 sweep, work, job.words, -1 if width == 8 else 0xFFFFFFFF, width, job.phase, *job.ranges, r,
-                sources.start, sources.size, i, until, at, blocks.low, blocks.bits, values, owners,
+                start, size, i, count, at, blocks.low, blocks.bits, values, owners,
             )  # fmt: skip
-            of_map = (blocks.tops, blocks.middles, blocks.cells, blocks.shift, blocks.start, blocks.size)
-            count = run(resolve, work, values, owners, many, *of_map, found, job.degree, targets)
-            self._mark_starts(found[:count], targets[:count], width)
-            out.append(targets[:count].copy())
+            of_map = (blocks.tops, blocks.middles, blocks.cells, blocks.shift)
+            many = run(resolve, work, values, owners, many, *of_map, found, targets)
+            many = blocks.places.keep(work, (found, owners, many, degree, targets))
+            self._mark_starts(found[:many], targets[:many], width)
+            out.append(targets[:many].copy())
             present_bytes += seen
         self._memory.forget(Span(begin, end))
         return (np.concatenate(out) if len(out) > 1 else out[0]), present_bytes

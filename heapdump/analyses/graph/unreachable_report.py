@@ -32,6 +32,7 @@ from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import add_up
+from heapdump.large_arrays import batches
 from heapdump.wording import plural
 
 _MOST_RUNS = 8
@@ -166,7 +167,7 @@ def find_unreachable(
     @cache
     def found(reach: Reach) -> Leaks:
         """The blocks of one state in groups."""
-        return find_leaks(context, replace(grouping, rows=_rows(graph, np.flatnonzero(state == reach))))
+        return find_leaks(context, replace(grouping, rows=_rows(graph, state, reach)))
 
     def rows_of(reach: Reach, value: int) -> NDArray[np.int64]:
         """The rows of one group."""
@@ -188,9 +189,15 @@ def find_unreachable(
     return UnreachableBlocks(report.sums, groups, report.by, report.missing, blocks, tuple(cycles), used, unused)
 
 
-def _rows(graph: PointerGraph, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of nodes, ascending."""
-    return np.sort(graph.rows[nodes]).astype(np.int64)
+def _rows(graph: PointerGraph, state: NDArray[np.uint8], *states: Reach) -> NDArray[np.int64]:
+    """Rows of the nodes of these states, ascending."""
+    is_wanted = np.zeros(256, bool)
+    is_wanted[list(states)] = True
+    chosen = (graph.rows[part][is_wanted[state[part]]] for part in batches(len(state)))
+    rows = np.concatenate([np.empty(0, np.int32), *chosen], dtype=np.int64)
+    if (rows[1:] < rows[:-1]).any():  # heaps over each other
+        rows.sort()
+    return rows
 
 
 def _report(sums: dict[Reach, BlockSum], found: Callable[[Reach], Leaks], by: GroupKey) -> UnreachableReport:
@@ -225,7 +232,7 @@ class _SuppressedStacks:
         self, context: LeakContext, graph: PointerGraph, state: NDArray[np.uint8], question: UnreachableQuestion
     ) -> Leaks:
         """Groups the IGNORED blocks of suppressed stacks, so that each rule has its blocks of those asked about."""
-        rows = _rows(graph, np.flatnonzero(state == Reach.IGNORED))
+        rows = _rows(graph, state, Reach.IGNORED)
         rows = rows[np.isin(context.stacks.numbers(rows), self.stacks)]
         leaks = find_leaks(
             context, replace(question.grouping, by=GroupKey.STACK, rows=rows, min_bytes=0), question.suppressions
@@ -248,7 +255,7 @@ def _suppress(
     numbers, current = context.stacks.numbers(graph.rows.astype(np.int64)), plain
     for _ in range(_MOST_RUNS):
         leaked = current.nodes(*LEAKED)
-        stacks = LeakQuestion(GroupKey.STACK, _rows(graph, leaked), skip=question.grouping.skip)
+        stacks = LeakQuestion(GroupKey.STACK, _rows(graph, current.state, *LEAKED), skip=question.grouping.skip)
         leaks = find_leaks(context, stacks, question.suppressions)
         unused = _still_unused(unused, leaks)
         fresh = np.unique(numbers[leaked[~np.isin(graph.rows[leaked], leaks.rows)]])

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.graph.node_places import Integers
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.roots import RootKind
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.containers import IS_TEXT, IS_WIDE_TEXT

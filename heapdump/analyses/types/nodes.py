@@ -29,8 +29,8 @@ from heapdump.analyses.containers.qt_maps import find_qt_maps
 from heapdump.analyses.containers.rust_maps import RUST, find_rust_maps
 from heapdump.analyses.containers.shapes import find_shapes
 from heapdump.analyses.containers.trees import find_trees
+from heapdump.analyses.graph.node_places import Integers
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length

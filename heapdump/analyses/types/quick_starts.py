@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.contents.recognise import format_starts
-from heapdump.analyses.graph.pointer_map import TOP, levels, shift_of
+from heapdump.analyses.graph.node_places import TOP
+from heapdump.analyses.graph.pointer_map import levels, shift_of
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import block_starts, run

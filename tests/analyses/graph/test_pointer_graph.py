@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.analyses.graph import unreachable
+from heapdump.analyses.graph.node_places import ArrayPlaces, RowPlaces
 from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
 from heapdump.analyses.graph.pointer_map import pointer_map
 from heapdump.analyses.graph.program_blocks import (
+    in_arrays,
     program_blocks,
     rows_again,
     size_again,
-    some_sizes,
-    some_starts,
     start_again,
 )
 from heapdump.analyses.graph.sweep import Sources, Sweeper
@@ -133,12 +133,12 @@ def test_the_map_finds_the_block_of_any_address(steps, shift, base):
         start.append(at)
         size.append(length)
         at = -(-(at + max(length, 1)) // (1 << shift)) << shift
-    blocks = pointer_map(np.array(start), np.array(size))
+    blocks = pointer_map(ArrayPlaces(np.array(start), np.array(size)))
     edges = [a + d for a, s in zip(start, size, strict=True) for d in (-1, 0, 1, s // 2, s - 1, s, s + 1) if a + d > 0]
     edges += [base - 65536, base + (1 << 33), (1 << 64) - 1]
     wanted = np.array(edges, np.uint64)
     truth = [next((i for i, a in enumerate(start) if a <= v < a + max(size[i], 1)), -1) for v in edges]
-    assert blocks.find(wanted).tolist() == truth
+    assert blocks.places.find(wanted).tolist() == truth
     assert sweep_words(blocks, wanted) == [(i, v == start[i]) for v, i in zip(edges, truth, strict=True) if i >= 0]
 
 
@@ -168,7 +168,9 @@ def memory(words: np.ndarray) -> MappedMemory:
 
 def sweep_words(blocks, words: np.ndarray) -> list[tuple[int, bool]]:
     """(block, to its start) of every word that the kernel finds to be a pointer."""
-    edges = Sweeper(memory(words), blocks).edges(Sources(np.array([0x1000]), np.array([8 * len(words)]), 8))
+    edges = Sweeper(memory(words), blocks).edges(
+        Sources(ArrayPlaces(np.array([0x1000]), np.array([8 * len(words)])), 8)
+    )
     assert edges.degree.tolist() == [len(edges.targets)]
     return [(t if t >= 0 else -1 - t, t >= 0) for t in edges.targets.tolist()]
 
@@ -180,48 +182,61 @@ def test_blocks_with_impossible_addresses_are_left_out_and_those_over_others_cut
     zero, tags = np.zeros(6, np.uint32), np.full(6, BUSY, np.uint16)
     table = BlockTable(entry, size8, zero, zero.astype(np.uint8), zero.astype(np.uint16), tags)
     found = program_blocks(table, lambda rows: CrtBlocks.none())
-    assert [hex(a) for a in found.start.tolist()] == ["0x900", "0x1000", "0x1020", "0x2000"]
-    assert (found.rows.tolist(), found.size.tolist()) == ([3, 0, 2, 4], [16, 32, 16, 16])
-    assert not found.are_rows
+    assert isinstance(found.places, ArrayPlaces)
+    assert [hex(a) for a in found.places.start.tolist()] == ["0x900", "0x1000", "0x1020", "0x2000"]
+    assert (found.rows.tolist(), found.places.size.tolist()) == ([3, 0, 2, 4], [16, 32, 16, 16])
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6), st.integers(0, 1), st.booleans()), max_size=30))
-def test_forgotten_places_are_made_again_as_they_were(blocks):
-    """Steps to the next entry, sizes that may reach over it, headers, free blocks between: in pieces of three rows."""
+def test_places_of_rows_are_those_of_arrays(blocks):
+    """Steps to the next entry, sizes that may reach over it, headers, free blocks between."""
     step8, size8, header8, is_busy = (
         np.array(column, np.int64) for column in zip(*blocks, (1, 2, 0, True), strict=True)
     )
     table = BlockTable(
-        (0x1000 + 8 * np.cumsum(step8)).astype(np.uint64), (size8 + header8).astype(np.uint32),
+        (0xFE00 + 8 * np.cumsum(step8)).astype(np.uint64), (size8 + header8).astype(np.uint32),
         (8 * header8 + (size8 > 3)).astype(np.uint32), header8.astype(np.uint8), np.zeros(len(size8), np.uint16),
         np.where(is_busy, BUSY, 0).astype(np.uint16),
     )  # fmt: skip
-    found = program_blocks(table, lambda rows: CrtBlocks.none())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("heapdump.large_arrays.PART", 3)
-        for one, again in (
-            (found.rows, rows_again(table, len(found.rows))), (found.start, start_again(table, found.rows)),
-            (found.size, size_again(table, found.rows)),
-        ):  # fmt: skip
-            assert not found.are_rows or (one.dtype, one.tolist()) == (again.dtype, again.tolist())
-    for some in (slice(1, 5), np.arange(len(found.rows))[::-1], np.arange(0, len(found.rows), 6), np.arange(0)):
-        if found.are_rows:
-            assert some_starts(table, found.rows, some).tolist() == found.start[some].tolist()
-            assert some_sizes(table, found.rows, some).tolist() == found.size[some].tolist()
+    order = np.argsort(table.address, kind="stable")
+    if (order != np.arange(len(order))).any():
+        return
+    found, (rows, arrays) = program_blocks(table, lambda rows: CrtBlocks.none()), in_arrays(table)
+    assert isinstance(found.places, RowPlaces)
+    assert (found.rows.tolist(), rows_again(table, len(rows)).tolist()) == (rows.tolist(), rows.tolist())
+    assert (start_again(table, rows).tolist(), size_again(table, rows).tolist()) == (
+        arrays.start.tolist(), arrays.size.tolist(),
+    )  # fmt: skip
+    places, n = found.places, len(rows)
+    for some in (np.arange(n)[::-1], np.arange(0, n, 6), np.arange(0)):
+        assert places.starts(some).tolist() == arrays.start[some].tolist()
+        assert places.sizes(some).tolist() == arrays.size[some].tolist()
+    assert places.sizes(slice(1, 5)).tolist() == arrays.size[1:5].tolist()
+    for low, high in ((0, n), (1, 5), (n - 1, n)):
+        assert [a.tolist() for a in places.part(low, high)] == [a.tolist() for a in arrays.part(low, high)]
+    assert places.total_bytes == arrays.total_bytes
+    own, other = pointer_map(places), pointer_map(arrays)
+    assert (own.low, own.bits, own.shift) == (other.low, other.bits, other.shift)
+    for name in ("tops", "middles", "cells"):
+        assert np.array_equal(getattr(own, name), getattr(other, name))
+    words = np.arange(int(arrays.start[0]) - 9, int(arrays.start[-1] + arrays.size[-1]) + 9).astype(np.uint64)
+    assert places.find(words).tolist() == arrays.find(words).tolist()
+    assert sweep_words(own, words) == sweep_words(other, words)
 
 
 def test_a_graph_gives_up_the_places_of_its_nodes_and_makes_them_again(open_built):
     with open_built(lay(CYCLE).built) as snapshot:
         graph = snapshot.sweep()
-        whole = program_blocks(snapshot.walk.table, snapshot.crt.blocks)
-        assert np.array_equal(whole.rows, graph.rows)
-        graph.forget_places()
+        assert not {"start", "size", "rows"} & set(vars(graph))
+        rows, arrays = in_arrays(snapshot.walk.table)
+        assert np.array_equal(rows, graph.rows)
         assert [graph.span(node) for node in range(len(graph))] == [
-            Span(start, start + size) for start, size in zip(whole.start.tolist(), whole.size.tolist(), strict=True)
+            Span(start, start + size) for start, size in zip(arrays.start.tolist(), arrays.size.tolist(), strict=True)
         ]
+        assert graph.find(arrays.start.view(np.uint64)).tolist() == list(range(len(graph)))
         assert not {"start", "size"} & set(vars(graph))
-        assert np.array_equal(whole.start, graph.start)
-        assert np.array_equal(whole.size, graph.size)
+        assert np.array_equal(arrays.start, graph.start)
+        assert np.array_equal(arrays.size, graph.size)
 
 
 def test_pointers_are_found_however_little_room_there_is(monkeypatch):
@@ -229,14 +244,14 @@ def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     monkeypatch.setattr("heapdump.analyses.graph.sweep._BUFFER_WORDS", 3)
     monkeypatch.setattr("heapdump.analyses.graph.sweep._JOB_BYTES", 64)
     random = np.random.default_rng(1)
-    blocks = pointer_map(np.arange(0x100000, 0x100000 + 64 * 50, 64), np.full(50, 48))
+    blocks = pointer_map(ArrayPlaces(np.arange(0x100000, 0x100000 + 64 * 50, 64), np.full(50, 48)))
     words = random.integers(0x100000, 0x100000 + 64 * 50, 400).astype(np.uint64)
     start = np.arange(0x1000, 0x1000 + 3200, 40)
-    edges = Sweeper(memory(words), blocks, threads=3).edges(Sources(start, np.full(len(start), 40), 8))
-    truth = [(blocks.find(words[5 * i : 5 * i + 5]), words[5 * i : 5 * i + 5]) for i in range(len(start))]
+    edges = Sweeper(memory(words), blocks, threads=3).edges(Sources(ArrayPlaces(start, np.full(len(start), 40)), 8))
+    truth = [(blocks.places.find(words[5 * i : 5 * i + 5]), words[5 * i : 5 * i + 5]) for i in range(len(start))]
     assert edges.degree.tolist() == [int((found >= 0).sum()) for found, _ in truth]
     flat = [
-        int(b) if int(v) == int(blocks.start[b]) else -1 - int(b)
+        int(b) if int(v) == int(0x100000 + 64 * b) else -1 - int(b)
         for found, values in truth
         for b, v in zip(found, values, strict=True)
         if b >= 0
@@ -259,7 +274,7 @@ def test_some_rows_of_each_heap_are_taken_at_equal_distances(owners, most):
 def test_words_of_any_value_are_no_pointers_or_those_they_are():
     """Blocks at both ends of what there can be; the kernel looks at words from the first one on, up to twice as far away."""
     start, size = np.array([0x10, 0x1000, 0xFFFFFFFF0000]), np.array([16, 0, 0xFFF0])
-    blocks = pointer_map(start, size)
+    blocks = pointer_map(ArrayPlaces(start, size))
     values = [
         0,
         0xF,
@@ -277,7 +292,7 @@ def test_words_of_any_value_are_no_pointers_or_those_they_are():
     ]
     values += [(2 << 48) - 1, 2 << 48, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
     edges = Sweeper(memory(np.array(values, np.uint64)), blocks).edges(
-        Sources(np.array([0x1000]), np.array([8 * len(values)]), 8)
+        Sources(ArrayPlaces(np.array([0x1000]), np.array([8 * len(values)])), 8)
     )
     assert edges.targets.tolist() == [0, -1, 1, 2, -3]
 
