@@ -19,6 +19,9 @@ from heapdump.heaps.workload import Workload
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
+MOST_ASSUMED_BUSY = 8
+"""Entries of a heap with unknown states of which all choices are tried. A log keeps one more."""
+
 
 @dataclass(frozen=True, slots=True)
 class AssumedBusy:
@@ -50,7 +53,8 @@ class WalkLog:
         uncommitted_free_bytes: see `blocks.walk.HeapCount`.
         facts: see `blocks.walk.Walk`.
         missing_bytes: committed bytes of the heap that are not in the dump; if not 0, its counts are incomplete.
-        assumed_busy: blocks of unknown state, which the heap's counters may decide.
+        assumed_busy: blocks of unknown state, which the heap's counters may decide; at most MOST_ASSUMED_BUSY + 1 of
+            each step of the walk.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -64,6 +68,16 @@ class WalkLog:
     facts: dict[str, Fact] = field(default_factory=dict)
     missing_bytes: int = 0
     assumed_busy: list[AssumedBusy] = field(default_factory=list)
+
+    @property
+    def is_full_of_findings(self) -> bool:
+        """True where the log keeps no further finding."""
+        return len(self.findings) > limits.MAX_FINDINGS
+
+    @property
+    def is_full(self) -> bool:
+        """True where the log keeps no further finding, gap, or block of unknown state."""
+        return self.is_full_of_findings and self.has_more_gaps and len(self.assumed_busy) > MOST_ASSUMED_BUSY
 
     def add_finding(self, finding: Finding) -> None:
         """Adds a finding; behind the limit one gap is added instead."""

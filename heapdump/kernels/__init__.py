@@ -6,7 +6,7 @@ s and more. The number of blocks alone decides which of the two runs; tests hold
 arguments reach machine code, `compiler` makes it, `code_files` keeps and loads it.
 
 - `row` defines a row of the block table.
-- Kernels that write rows: `nt_chain`, `vs_chain`, `lfh_blocks`.
+- Kernels that write rows: `nt_chain`, `nt_damage`, `vs_chain`, `lfh_blocks`.
 - Kernels that read rows: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `block_starts`, `grouping`.
 - Kernels of the pointer graph: `pointer_map`, `pointer_sweep`, `reach`, `dominators`, `owners`, `word_classes`,
   `container_flags`, `container_members`, `source_places`, `size_classes`, `b_trees`.

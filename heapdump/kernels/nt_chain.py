@@ -36,6 +36,9 @@ END, RUN_END, CHECKSUM, PREVIOUS, SIZE, FULL = range(6)
 the end of its run; CHECKSUM, PREVIOUS, SIZE at a header whose checksum, PreviousSize or Size is wrong; FULL without
 room for another row."""
 
+DAMAGE = (CHECKSUM, PREVIOUS, SIZE)
+"""The reasons that are damage."""
+
 _HEADER_CODE, _RUN_END_CODE = 0x01, 0x03
 _SECOND_SIGNATURE = 0x0500
 """The signature 5 of a second header: byte 7, so bits 8-15 of its last two bytes as a u16."""

@@ -94,6 +94,7 @@ CASES = (
     Case("page_heap", HEAPS, "no index", "blocks", _blocks),
     Case("damaged", HEAPS, "no index", "busy", _busy, 4),
     Case("damaged", "check --json", "no index", "damaged", _findings, 1),
+    Case("damaged_often", HEAPS, "no index", "busy", _busy, 4),
 )  # fmt: skip
 LARGE = (
     Case("backend_40m", HEAPS, "no index", "blocks", _blocks),

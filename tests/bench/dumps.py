@@ -20,6 +20,7 @@ _SEGMENT = 254 << 16
 _LFH_BASE, _LFH_SEGMENT = 0x20000000000, 0xF00000
 _SUBSEGMENT, _LFH_SEGMENTS = 400, 200
 _GRAPH = 4_000_000
+_DAMAGED_SEGMENTS, _DAMAGED_BLOCKS = 8, 80_000
 _PAGE_BLOCKS = 1_100  # nodes that the builder has room for
 
 
@@ -106,8 +107,23 @@ def damaged(path: Path) -> Truth:
     return {"damaged": len(headers), "busy": len(sizes)}
 
 
+def damaged_often(path: Path) -> Truth:
+    """A heap of 640,000 blocks, every tenth of which wrote 8 bytes behind its end."""
+    heap, step, every = NtHeapBuilder(base=BASE, reserve=_SEGMENT), 96, 10
+    headers = list[tuple[int, bytes]]()
+    for number in range(_DAMAGED_SEGMENTS):
+        if number:
+            heap.segment(BASE + number * _SEGMENT, _SEGMENT)
+        first = heap.many(np.full(_DAMAGED_BLOCKS, 88)) + 8
+        headers += [(first + step * i, b"AAAAAAAA") for i in range(every, _DAMAGED_BLOCKS, every)]
+    built = ProcessBuilder(build=19041).heap(heap.build()).build()
+    path.write_bytes(poke(built, *headers).data)
+    return {"damaged": len(headers), "busy": _DAMAGED_SEGMENTS * _DAMAGED_BLOCKS}
+
+
 DUMPS: dict[str, Callable[[Path], Truth]] = {
-    make.__name__: make for make in (small, backend, backend_40m, graph, lfh, segment_lfh, page_heap, damaged)
+    make.__name__: make
+    for make in (small, backend, backend_40m, graph, lfh, segment_lfh, page_heap, damaged, damaged_often)
 }
 
 if __name__ == "__main__":

@@ -16,14 +16,17 @@ from heapdump.blocks.table import tag
 from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_entries
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, report_damage
+from heapdump.heaps.nt.damaged_headers import pass_damaged_headers
 from heapdump.heaps.nt.holes import HeadersBehindHoles
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
+from heapdump.heaps.nt.many_repairs import DamagedPart
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
 from heapdump.heaps.nt.segment_headers import mark_segment_headers
 from heapdump.heaps.nt.unplaced_spans import UnplacedSpans
 from heapdump.heaps.nt.windows import RunPart, Window, windows
 from heapdump.heaps.workload import Workload
 from heapdump.kernels import nt_chain
+from heapdump.kernels.nt_chain import DAMAGE
 from heapdump.spans import Span
 from heapdump.trust import Trust
 
@@ -31,8 +34,8 @@ _FIRST_BATCH = 1 << 12
 """Headers in the first batch of array arithmetic, which reads a batch and then checks it; each next batch is twice as
 long."""
 
-_FIRST_BATCH_AFTER_DAMAGE = 64
-"""The same behind damage, where the chain often stops again soon."""
+_NEAR_DAMAGE = 64
+"""The same behind damage, where the chain often stops again soon; there it is followed past damaged headers."""
 
 
 class BackEndWalk:
@@ -99,6 +102,9 @@ class BackEndWalk:
 
     def _follow_chain(self, window: Window, index: int, granule: int) -> tuple[int, int, int]:
         """Follows the chain. Returns (index of the part where it stopped, granule there, reason)."""
+        damaged = self._damaged_part(window, window.run_parts[index])
+        if damaged is not None and self._batch <= _NEAR_DAMAGE:
+            return index, *self._follow_past_damage(damaged, granule)
         section = ChainSection(
             until_part=len(window.run_parts) if self._is_undamaged else index + 1,
             common_tags=tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_undamaged else Trust.DERIVED),
@@ -112,7 +118,32 @@ class BackEndWalk:
         self._previous_size = stop.position.previous_size
         self._context.log.headers += stop.rows
         self._context.log.good_headers += stop.rows
+        if damaged is not None and stop.reason in DAMAGE:
+            self._batch = _NEAR_DAMAGE
+            return index, stop.position.granule, nt_chain.FULL
         return stop.position.part, stop.position.granule, stop.reason
+
+    def _damaged_part(self, window: Window, part: RunPart) -> DamagedPart | None:
+        """The part where damaged headers are passed many at once; None where they are passed one by one.
+
+        Those before Vista have no checksum: there the search for the next good header needs more than the loop knows.
+        """
+        context = self._context
+        if self._is_undamaged or window.missing or context.entry_format.is_pre_vista or context.segments.overlap:
+            return None
+        segment = context.segments.at(part.run.start)
+        if segment is None:
+            return None
+        return DamagedPart(context, window, part, segment.address, self._free_nodes)
+
+    def _follow_past_damage(self, damaged: DamagedPart, granule: int) -> tuple[int, int]:
+        """Follows the chain past damaged headers. Returns (granule where it stopped, reason)."""
+        stop = pass_damaged_headers(damaged, granule, self._previous_size, self.unplaced, self._workload.expected())
+        self._workload.add(stop.rows, (stop.granule - granule) * damaged.window.granule)
+        self._previous_size = stop.previous_size
+        if not stop.damaged:
+            self._batch = 2 * _NEAR_DAMAGE
+        return stop.granule, stop.reason
 
     def _resynchronise(self, window: Window, part: RunPart, granule: int) -> int:
         """Goes on behind damage that began in an earlier window. Returns the granule to go on with."""
@@ -141,7 +172,7 @@ class BackEndWalk:
             return end
         good = damaged.next_good_header()
         self._is_undamaged, self._is_out_of_step = False, good is None
-        self._batch = _FIRST_BATCH_AFTER_DAMAGE
+        self._batch = _NEAR_DAMAGE
         report_damage(damaged, good)
         self._add_unplaced(window, part, granule, good)
         if good is None:
@@ -186,7 +217,7 @@ class BackEndWalk:
             self._is_undamaged, self._is_out_of_step, self._hole_start = False, True, address
             return
         # the entry may not be the last one: search for entries behind it
-        self._is_undamaged, self._is_out_of_step, self._batch = False, True, _FIRST_BATCH_AFTER_DAMAGE
+        self._is_undamaged, self._is_out_of_step, self._batch = False, True, _NEAR_DAMAGE
         message = f"{context.name}: the entries end at {address:#x}, the run at {end:#x}"
         finding = Finding("ucr", "error", context.address, address, 1, message, f"{end:#x}", f"{address:#x}")
         context.log.add_damage(finding, message)

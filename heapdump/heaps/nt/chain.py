@@ -110,7 +110,7 @@ def _by_arrays(context: WalkContext, window: Window, start: ChainPosition, secti
     position = replace(start, granule=stop)
     if count:
         position = replace(position, previous_size=int(headers.size[count - 1]))
-        _add_rows(context, window, part, granules[:count], headers, section.common_tags)
+        add_rows(context, window, part, granules[:count], headers, section.common_tags)
     if reason == nt_chain.END and stop < part.stop:
         is_full = len(granules) == section.batch
         reason = nt_chain.FULL if is_full else _failed_check(entry_format, words, position)
@@ -147,10 +147,10 @@ def _failed_check(entry_format: EntryFormat, words: NDArray[np.int64], position:
     return nt_chain.SIZE if header.previous_size[0] == position.previous_size else nt_chain.PREVIOUS
 
 
-def _add_rows(
+def add_rows(
     context: WalkContext, window: Window, part: RunPart, granules: NDArray[np.int64], headers: Headers, common_tags: int
 ) -> None:
-    """Adds a row for the entry at each of `granules`."""
+    """Adds a row for the entry at each of `granules`, n of them; `headers`: of these entries, n or more."""
     entry_format, heap, count = context.entry_format, context.heap, len(granules)
     flags, code = headers.flags[:count], headers.unused_code[:count]
     entries = Entries(granules, headers.size[:count], code, headers.is_busy[:count])

@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind
-from heapdump.heaps.jobs import AllocatorJob, AssumedBusy, WalkLog
+from heapdump.heaps.jobs import MOST_ASSUMED_BUSY, AllocatorJob, AssumedBusy, WalkLog
 from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK, TRUST_GUESS, TRUST_MASK, UNIT
-
-_MOST_ENTRIES = 8
-"""Entries of a heap with unknown states of which all choices are tried."""
 
 
 def free_what_the_counters_say(job: AllocatorJob, heap: Heap) -> None:
     """Corrects the rows, findings and gaps of a heap of which all memory is in the dump."""
     log, counted = job.logs[heap.index], heap.counters.free_bytes
     entries = [assumed.entry for assumed in log.assumed_busy]
-    if not 0 < len(entries) <= _MOST_ENTRIES or counted is None or log.missing_bytes:
+    if not 0 < len(entries) <= MOST_ASSUMED_BUSY or counted is None or log.missing_bytes:
         return
     table = job.columns.since(0)
     own = (table.heap == np.uint16(heap.index)) & (table.tags & np.uint16(KIND_MASK) == np.uint16(BlockKind.BACKEND))

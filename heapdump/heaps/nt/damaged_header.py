@@ -18,10 +18,10 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import lower_trust, tag
-from heapdump.heaps.jobs import AssumedBusy
+from heapdump.heaps.jobs import MOST_ASSUMED_BUSY, AssumedBusy
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
-from heapdump.heaps.nt.header_repair import header_damage
+from heapdump.heaps.nt.header_repair import HeaderDamage, header_damage
 from heapdump.heaps.nt.header_word import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
@@ -32,11 +32,11 @@ from heapdump.kernels import nt_chain
 from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
 from heapdump.trust import Trust
 
-_HEADER_BYTES = 8
+HEADER_BYTES = 8
 """The smallest UnusedBytes of a busy entry, Vista and later (heap-structures.md §2.3)."""
 
 
-class _EntryState(Enum):
+class EntryState(Enum):
     """The state of the entry behind a damaged header, in words where it is assumed."""
 
     KNOWN = "known"
@@ -45,6 +45,9 @@ class _EntryState(Enum):
     BUSY = "busy"
     USER_BLOCKS = "to be LFH user blocks"
 
+
+DISAGREEMENT = "the entries around it do not agree"
+"""What follows from a header that equals the one that its neighbours restore."""
 
 _REASONS = {
     nt_chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
@@ -117,7 +120,7 @@ def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:
     elif good is not None and entry_of_size == damaged.granule:
         _report_one_header(damaged, good.previous_size)
     else:
-        _report_unknown(damaged, f"going on at {until:#x}" if good else f"no header holds up to {until:#x}")
+        say_unknown(damaged, f"going on at {until:#x}" if good else f"no header holds up to {until:#x}")
 
 
 def add_plain_entries(damaged: DamagedHeader, plain: Sequence[PlainEntry]) -> None:
@@ -165,29 +168,36 @@ def _unused_in_header(damaged: DamagedHeader, entry: int) -> int:
 
 def _report_one_header(damaged: DamagedHeader, size: int) -> None:
     """Reports a single damaged header and adds the row of its entry. `size`: its granules, by the next good header."""
-    context, address = damaged.context, damaged.address
-    damage = header_damage(context, address, damaged.word, size, damaged.previous_size)
+    damage = header_damage(damaged.context, damaged.address, damaged.word, size, damaged.previous_size)
     if damage is None:
-        _report_unknown(damaged, "the entries around it do not agree")
+        say_unknown(damaged, DISAGREEMENT)
         return
-    header = f"{context.name}: the entry header at {address:#x} is damaged ({damaged.member})"
-    message, gap, state = header, None, _EntryState.KNOWN
+    state = EntryState.KNOWN
     if damage.word is None:
         state = _add_guess(damaged, size)
-        message = gap = _assumption(header, size * context.entry_format.granule, state)
     else:
         _add_row(damaged, damage.word, Trust.DERIVED)
+    say_one_header(damaged, damage, size, state)
+
+
+def say_one_header(damaged: DamagedHeader, damage: HeaderDamage, size: int, state: EntryState) -> None:
+    """Adds what is said of a single damaged header. `size`: granules of its entry; `state`: what its row says."""
+    context, address = damaged.context, damaged.address
+    header = f"{context.name}: the entry header at {address:#x} is damaged ({damaged.member})"
+    message, gap = header, None
+    if state is not EntryState.KNOWN:
+        message = gap = _assumption(header, size * context.entry_format.granule, state)
     place = address + context.entry_format.word_offset + damage.first
     length, found = len(damage.found), damage.found.hex(" ")
     context.log.headers += 1
     finding = Finding("entry_header", "error", context.address, place, length, message, damage.expected, found)
     context.log.add_damage(finding, gap)
-    if state is _EntryState.BUSY:
-        if_free = _assumption(header, size * context.entry_format.granule, _EntryState.COUNTED_AS_FREE)
+    if state is EntryState.BUSY and len(context.log.assumed_busy) <= MOST_ASSUMED_BUSY:
+        if_free = _assumption(header, size * context.entry_format.granule, EntryState.COUNTED_AS_FREE)
         context.log.assumed_busy.append(AssumedBusy(address, finding, if_free))
 
 
-def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
+def say_unknown(damaged: DamagedHeader, consequence: str) -> None:
     """Reports that more than one header is damaged, or that no later header holds. `consequence`: the gap, in words."""
     context, place = damaged.context, damaged.address + damaged.context.entry_format.word_offset
     expected, member = _REASONS[damaged.reason]
@@ -202,12 +212,12 @@ def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
     )
 
 
-def _assumption(header: str, size: int, state: _EntryState) -> str:
+def _assumption(header: str, size: int, state: EntryState) -> str:
     """The message about a header whose Flags are lost. `header`: its first half; `size`: bytes of the entry."""
     return f"{header}; its {size:,} bytes are assumed {state.value}"
 
 
-def _add_guess(damaged: DamagedHeader, size: int) -> _EntryState:
+def _add_guess(damaged: DamagedHeader, size: int) -> EntryState:
     """Adds the row of an entry whose Flags are not known: free where a free list links it, else busy.
 
     Before Vista a busy entry may be on a lookaside list; `pre_vista_states` makes those free later.
@@ -219,16 +229,16 @@ def _add_guess(damaged: DamagedHeader, size: int) -> _EntryState:
     bits, granule = entry_format.bits, entry_format.granule
     if _is_linked(damaged):
         _add_row(damaged, size, Trust.GUESS)
-        return _EntryState.FREE
+        return EntryState.FREE
     prefixed = has_usual_prefix(entry_format, damaged.window.words, damaged.granule)
     header = context.layout["_HEAP_USERDATA_HEADER"]
     place = damaged.address + (1 + USUAL_PREFIX * bool(prefixed)) * granule + header.offset("Signature")
     is_user_blocks = context.space.try_integer(place, 4) == SIGNATURE
     flags = BUSY_FLAG | INTERNAL_FLAG * (is_user_blocks and not entry_format.is_pre_vista)
     _add_row(
-        damaged, size | flags << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused, Trust.GUESS
+        damaged, size | flags << bits.flags | (FRONT_PREFIX if prefixed else HEADER_BYTES) << bits.unused, Trust.GUESS
     )
-    return _EntryState.USER_BLOCKS if is_user_blocks else _EntryState.BUSY
+    return EntryState.USER_BLOCKS if is_user_blocks else EntryState.BUSY
 
 
 def _is_linked(damaged: DamagedHeader) -> bool:

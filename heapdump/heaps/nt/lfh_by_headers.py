@@ -24,7 +24,7 @@ from heapdump.spans import Span
 _LEAST_EQUAL = 2
 """Number of headers that must name the same user blocks. By chance a granule does so at most once in 65,536 times."""
 
-_SHORT = 1 << 12
+MOST_SHORT_BYTES = 1 << 12
 """Bytes of a span that are read at once."""
 
 _MOST_BYTES = 1 << 20
@@ -33,7 +33,7 @@ _MOST_BYTES = 1 << 20
 
 def has_no_lfh_header(context: HeapContext, span: Span) -> bool:
     """True for a short span that is in the dump and where no word has the mark of an LFH header."""
-    data = context.space.try_read(span.start, span.size) if span.size <= _SHORT else None
+    data = context.space.try_read(span.start, span.size) if span.size <= MOST_SHORT_BYTES else None
     if not data:
         return False
     entry_format = context.entry_format

@@ -38,6 +38,11 @@ class UnplacedSpans:
         if start < end:
             self._found.append(UnplacedSpan(Span(start, end), entry))
 
+    @property
+    def is_open(self) -> bool:
+        """True where the next span may join the last one, whose entry is not known."""
+        return bool(self._found) and self._found[-1].entry is None
+
     def __iter__(self) -> Iterator[UnplacedSpan]:
         """Yields the spans in the order of the walk."""
         return iter(self._found)
