@@ -291,7 +291,7 @@ def _node_at(context: _Context, address: int) -> int:
 
     block = locate(context.snapshot.walk.table, context.snapshot.process.space, address).block
     node = context.references.node_of(block.row) if block else None
-    if node is None or context.tree.number[node] < 0:
+    if node is None or context.tree.number_of(node) < 0:
         why = (
             "in no busy block of the program"
             if node is None

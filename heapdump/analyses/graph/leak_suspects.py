@@ -103,14 +103,13 @@ class SuspectFinder:
         graph, tree = self.graph, self.tree
         size, blocks = tree.of(node)
         point = self._accumulation_point(node)
-        below = tree.below(point)
         path = next(iter(self.references.paths(node)), None)
-        structure = structure_of(graph, below)
+        structure, elements = structure_of(graph, tree.below(point))
         owner = None if structure.table is None else tree.dominator_of(structure.table)
         is_array = structure.kind is StructureKind.ARRAY
         if is_array and owner is not None and self._content(np.array([owner])) == ContentKind.VECTOR:
             structure = replace(structure, kind=StructureKind.VECTOR)
-        content = self._content(sample_of(graph, below, structure.size, structure.elements, _SAMPLE))
+        content = self._content(sample_of(elements, structure.elements, _SAMPLE))
         root = path.root.root if path else ""
         return LeakSuspect(size, blocks, size / (tree.total or 1), node, root, point, structure, content)
 
@@ -126,14 +125,14 @@ class SuspectFinder:
         """Groups of blocks that no block dominates, without the nodes `single`."""
         graph, tree = self.graph, self.tree
         numbers = np.flatnonzero(tree.dominator == 0)[1:]
-        nodes = np.sort(np.setdiff1d(tree.order[numbers].astype(np.int64), single))
-        if not 1 < len(nodes) <= _MOST_GROUPED:
+        numbers = numbers[~np.isin(tree.order[numbers], single)]
+        if not 1 < len(numbers) <= _MOST_GROUPED:
             return []
-        order = np.argsort(graph.rows[nodes], kind="stable")
-        by_row = nodes[order]
-        found = self.group(graph.rows[by_row].astype(np.int64))
-        grouped = by_row[np.searchsorted(graph.rows[by_row], found.rows)]
-        retained, blocks = tree.bytes[tree.number[grouped]], tree.blocks[tree.number[grouped]]
+        by_row = numbers[np.argsort(graph.rows[tree.order[numbers]], kind="stable")]
+        rows = graph.rows[tree.order[by_row]]
+        found = self.group(rows.astype(np.int64))
+        grouped = by_row[np.searchsorted(rows, found.rows)]
+        retained, blocks = tree.bytes[grouped], tree.blocks[grouped]
         out = []
         for one in found.groups:
             in_group = found.values == one.group.value

@@ -7,7 +7,7 @@ a pointer can add a path: retained bytes become smaller, never larger.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,9 @@ from heapdump.kernels import run
 from heapdump.kernels.dominators import dominators, pointed_from, preorder, retain, retain_groups, spread
 from heapdump.large_arrays import batches, empty, full, zeros
 
+_FEW, _REMEMBERED = 32, 64
+"""Nodes whose numbers are searched for, before `number` is made; nodes of one answer whose numbers are remembered."""
+
 _Backwards = tuple[NDArray[np.int32] | NDArray[np.int64], NDArray[np.int32]]
 """`end` and `sources` of `pointed_from`."""
 
@@ -33,18 +36,52 @@ class Retained:
     dominator is smaller than that of the node.
 
     Attributes:
-        number: (n,) int32 number of each node; -1 where no root leads to it.
         order: (count,) int32 node of each number; n for number 0.
         dominator: (count,) int32 number of the immediate dominator of each number.
         bytes: (count,) int64 retained bytes, those of the node included.
         blocks: (count,) int32 retained blocks, the node included.
     """
 
-    number: NDArray[np.int32]
     order: NDArray[np.int32]
     dominator: NDArray[np.int32]
     bytes: NDArray[np.int64]
     blocks: NDArray[np.int32]
+    _known: dict[int, int] = field(default_factory=dict, repr=False)
+    """Numbers of nodes that were asked for, or told."""
+
+    @cached_property
+    def number(self) -> NDArray[np.int32]:
+        """(n,) int32 number of each node; -1 where no root leads to it. Made where many nodes are asked about."""
+        number = full(int(self.order[0]), -1, np.int32)
+        for part in batches(len(self.order) - 1):
+            number[self.order[part.start + 1 : part.stop + 1]] = np.arange(
+                part.start + 1, part.stop + 1, dtype=np.int32
+            )
+        return number
+
+    def number_of(self, node: int) -> int:
+        """The number of a node; -1 where no root leads to it."""
+        if node not in self._known:
+            if len(self._known) >= _FEW or "number" in self.__dict__:
+                return int(self.number[node])
+            self._known[node] = self._searched(node)
+        return self._known[node]
+
+    def _searched(self, node: int) -> int:
+        """`number_of`, in O(n), without an array of all numbers."""
+        for part in batches(len(self.order)):
+            found = np.flatnonzero(self.order[part] == node)
+            if len(found):
+                return int(part.start + found[0])
+        return -1
+
+    def _told(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The nodes with these numbers, the first of which are remembered."""
+        nodes: NDArray[np.int64] = self.order[numbers].astype(np.int64)
+        first = zip(nodes[:_REMEMBERED].tolist(), numbers[:_REMEMBERED].tolist(), strict=True)
+        if "number" not in self.__dict__:
+            self._known.update(first)
+        return nodes
 
     @property
     def total(self) -> int:
@@ -53,61 +90,56 @@ class Retained:
 
     def of(self, node: int) -> tuple[int, int]:
         """(bytes, blocks) that a node retains; (0, 0) where no root leads to it."""
-        number = int(self.number[node])
+        number = self.number_of(node)
         return (int(self.bytes[number]), int(self.blocks[number])) if number >= 0 else (0, 0)
 
     def dominator_of(self, node: int) -> int | None:
         """The immediate dominator of a node; None where only the roots dominate it, or no root leads to it."""
-        number = int(self.number[node])
+        number = self.number_of(node)
         above = int(self.dominator[number]) if number >= 0 else 0
-        return int(self.order[above]) if above > 0 else None
+        return int(self._told(np.array([above]))[0]) if above > 0 else None
 
     def count_below(self, node: int | None) -> int:
         """The number of nodes that a node dominates immediately; None: of nodes that no block dominates. O(n)."""
-        number = 0 if node is None else int(self.number[node])
+        number = 0 if node is None else self.number_of(node)
         return int(np.count_nonzero(self.dominator == number)) - (number == 0) if number >= 0 else 0
 
     def children(self, node: int | None) -> NDArray[np.int64]:
         """The nodes that `node` dominates immediately (None: that no block does), most retained bytes first. O(n)."""
-        number = 0 if node is None else int(self.number[node])
+        number = 0 if node is None else self.number_of(node)
         found = np.flatnonzero(self.dominator == number)
         found = found[found > 0] if number >= 0 else found[:0]
-        return self.order[found[np.argsort(-self.bytes[found], kind="stable")]].astype(np.int64)
+        return self._told(found[np.argsort(-self.bytes[found], kind="stable")])
 
     def largest_below(self, node: int, most: int) -> tuple[NDArray[np.int64], int]:
         """(the `most` nodes that a node dominates immediately and that retain most, the number of all of them).
 
         The first call costs O(n), others O(children).
         """
-        number = int(self.number[node])
+        number = self.number_of(node)
         if number < 0:
             return np.empty(0, np.int64), 0
         first, children = self._tree
         found = children[int(first[number]) : int(first[number + 1])]
         ordered = found[np.argsort(-self.bytes[found], kind="stable")][:most]
-        return self.order[ordered].astype(np.int64), len(found)
+        return self._told(ordered), len(found)
 
     def top(self, most: int) -> NDArray[np.int64]:
         """The `most` nodes that retain most, of those that no block dominates; the one that retains most first."""
         found = np.flatnonzero(self.dominator == 0)[1:]
         if len(found) > most:
             found = np.sort(found[np.argpartition(-self.bytes[found], most - 1)[:most]])
-        return self.order[found[np.argsort(-self.bytes[found], kind="stable")]].astype(np.int64)
+        return self._told(found[np.argsort(-self.bytes[found], kind="stable")])
 
-    def below(self, node: int) -> NDArray[np.int32]:
-        """The node and all nodes that it dominates; (k,) int32, ascending. O(n)."""
+    def below(self, node: int) -> NDArray[np.uint8]:
+        """(n,) uint8, 1 for the node and for all nodes that it dominates. O(n)."""
         is_below = np.zeros(len(self.order), np.uint8)
-        is_below[self.number[node]] = 1
+        is_below[self.number_of(node)] = 1
         run(spread, len(is_below), self.dominator, len(is_below), is_below)
-        inside = zeros(len(self.number), np.uint8)
+        inside = zeros(int(self.order[0]), np.uint8)
         for part in batches(len(is_below)):
             inside[self.order[part][is_below[part] != 0]] = 1
-        out, count = empty(int(np.count_nonzero(inside)), np.int32), 0
-        for part in batches(len(inside)):
-            found = np.flatnonzero(inside[part])
-            out[count : count + len(found)] = part.start + found
-            count += len(found)
-        return out
+        return inside
 
     @cached_property
     def _tree(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -134,15 +166,15 @@ def retained_of(graph: PointerGraph) -> Retained:
     nodes = len(graph)
     memory_plan.before("the dominator tree", nodes * memory_plan.TREE_BYTES)
     order, dominator = _dominators(graph)
-    number = _numbers(order, nodes)
-    size, blocks = empty(len(order), np.int64), empty(len(order), np.int32)
+    size, own = empty(len(order), np.int64), graph.size
     size[0] = 0
-    for part in batches(nodes):
-        numbers = number[part]
-        reached = numbers > 0
-        size[numbers[reached]] = graph.sizes(part)[reached]
+    for part in batches(len(order) - 1):
+        size[part.start + 1 : part.stop + 1] = own[order[part.start + 1 : part.stop + 1]]
+    del own
+    graph.forget_places()
+    blocks = empty(len(order), np.int32)
     run(retain, nodes, dominator, len(order), size, blocks)
-    return Retained(number, order, dominator, size, blocks)
+    return Retained(order, dominator, size, blocks)
 
 
 def _dominators(graph: PointerGraph) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -170,14 +202,6 @@ def _in_order(graph: PointerGraph) -> tuple[NDArray[np.int32], NDArray[np.int32]
     return order[:count], parent[:count], is_root, (end[:count], sources)
 
 
-def _numbers(order: NDArray[np.int32], nodes: int) -> NDArray[np.int32]:
-    """`Retained.number` of `nodes` nodes."""
-    number = full(nodes, -1, np.int32)
-    for part in batches(len(order) - 1):
-        number[order[part.start + 1 : part.stop + 1]] = np.arange(part.start + 1, part.stop + 1, dtype=np.int32)
-    return number
-
-
 _COLUMNS = ("order", "dominator", "bytes", "blocks")
 
 
@@ -202,4 +226,4 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
     if int(order[0]) != nodes or int(dominator[0]) != 0 or (dominator[1:] >= np.arange(1, count)).any():
         raise ValueError("dominators are out of range")
     require_indices(dominator, 0, count, "dominators")
-    return Retained(_numbers(order, nodes), order, dominator, size, blocks)
+    return Retained(order, dominator, size, blocks)

@@ -104,7 +104,7 @@ class TreeFinder:
 
     def rows(self, node: int | None, depth: int) -> Iterator[TreeRow]:
         """The rows of `depth` levels; `node`: the only block of the first one, None for all that no block dominates."""
-        number = 0 if node is None else int(self._tree.number[node])
+        number = 0 if node is None else self._tree.number_of(node)
         self._runs = TypeRuns(self._graph, self._tree, self._typing, number)
         top = np.array([number], np.int64)
         least = _LEAST_SHARE * int(self._tree.bytes[number])

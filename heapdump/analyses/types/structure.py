@@ -13,6 +13,7 @@ common targets (an owner, the one node that stands for no child).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -58,36 +59,49 @@ class Structure:
     table: int | None = None
 
 
-def structure_of(graph: PointerGraph, nodes: NDArray[np.integer]) -> Structure:
-    """The structure that one or more nodes, ascending, form; by at most 10,000 of them. Reads all their edges once."""
+def structure_of(graph: PointerGraph, inside: NDArray[np.uint8]) -> tuple[Structure, NDArray[np.bool_]]:
+    """(the structure that some nodes form, by at most 10,000 of them; (n,) bool: the elements). Reads their edges once.
+
+    `inside` (n,): 1 for these nodes, one or more, else 0; becomes 0 for those that are no elements.
+    """
     counts = Counter[int]()
-    for part in batches(len(nodes)):
-        sizes, many = np.unique(graph.sizes(nodes[part]), return_counts=True)
-        counts.update(dict(zip(sizes.tolist(), many.tolist(), strict=True)))
+    for _, sizes in _pieces(graph, inside):
+        found, many = np.unique(sizes, return_counts=True)
+        counts.update(dict(zip(found.tolist(), many.tolist(), strict=True)))
     size, count = max(counts.items(), key=lambda one: (one[1], -one[0]))
+    others = []
+    for nodes, sizes in _pieces(graph, inside):
+        others.append(nodes[sizes != size])
+        inside[others[-1]] = 0
+    is_element = inside.view(bool)
     if count < _FEWEST:
-        return Structure(None, count, size)
-    is_element, others = np.zeros(len(graph), bool), []
-    for part in batches(len(nodes)):
-        has_size = graph.sizes(nodes[part]) == size
-        is_element[nodes[part][has_size]] = True
-        others.append(nodes[part][~has_size])
-    sample = sample_of(graph, nodes, size, count, _SAMPLE)
+        return Structure(None, count, size), is_element
+    sample = sample_of(is_element, count, _SAMPLE)
     table, spokes = _table(graph, np.concatenate(others), is_element)
     links = _links(graph, sample, is_element)
     kind = _kind(graph, sample, links, is_element, spokes / count)
     has_table = kind in (StructureKind.ARRAY, StructureKind.HASH_TABLE)
-    return Structure(kind, count, size, table if has_table else None)
+    return Structure(kind, count, size, table if has_table else None), is_element
 
 
-def sample_of(graph: PointerGraph, nodes: NDArray[np.integer], size: int, count: int, most: int) -> NDArray[np.int64]:
-    """Some `most` of the `count` of these nodes that have `size` bytes, at equal distances, from the first one on."""
-    step, seen, found = max(1, count // most), 0, []
-    for part in batches(len(nodes)):
-        elements = nodes[part][graph.sizes(nodes[part]) == size]
-        found.append(elements[-seen % step :: step])
+def _pieces(
+    graph: PointerGraph, inside: NDArray[np.uint8]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.signedinteger]]]:
+    """(nodes, their sizes), piece by piece, ascending."""
+    for part in batches(len(inside)):
+        nodes = part.start + np.flatnonzero(inside[part])
+        if len(nodes):
+            yield nodes, graph.sizes(nodes)
+
+
+def sample_of(is_element: NDArray[np.bool_], count: int, most: int) -> NDArray[np.int64]:
+    """Some `most` of the `count` elements, at equal distances, from the first one on."""
+    step, seen, found = max(1, count // most), 0, [np.empty(0, np.int64)]
+    for part in batches(len(is_element)):
+        elements = np.flatnonzero(is_element[part])
+        found.append(part.start + elements[-seen % step :: step])
         seen += len(elements)
-    return np.concatenate(found).astype(np.int64)
+    return np.concatenate(found)
 
 
 def _links(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> list[set[int]]:
@@ -127,8 +141,10 @@ def _source_counts(graph: PointerGraph, sample: NDArray[np.int64], is_element: N
         high = min(low + _BATCH, len(graph))
         targets = graph.edges.targets[graph.first[low] : graph.first[high]]
         targets = np.where(targets < 0, -1 - targets, targets)
-        sources = np.repeat(np.arange(low, high), np.diff(graph.first[low : high + 1]))
-        found.append(targets[in_sample[targets] & is_element[sources] & (targets != sources)].astype(np.int64))
+        edges = np.flatnonzero(in_sample[targets])
+        targets = targets[edges]
+        sources = low + np.searchsorted(graph.first[low + 1 : high + 1], edges + graph.first[low], side="right")
+        found.append(targets[is_element[sources] & (targets != sources)].astype(np.int64))
     counts: NDArray[np.int64] = np.unique(np.concatenate(found), return_counts=True)[1] - 1
     return counts
 

@@ -34,7 +34,7 @@ def found(graph: Graph) -> str:
         none,
         0,
     )
-    return structure_of(made, np.arange(count)).kind or ""
+    return structure_of(made, np.ones(count, np.uint8))[0].kind or ""
 
 
 def std_map(count: int, seed: int = 1) -> Graph:
