@@ -162,8 +162,8 @@ def holders_of(node: int, containers: ContainerTable, nodes: NodeTable) -> Seque
     for row in np.flatnonzero(containers.buffer == node).tolist():
         name = Container(int(containers.kind[row])).words
         found.append((name, int(containers.owner[row]), int(containers.offset[row])))
-    number = int(nodes.container[node])
-    if number >= 0:
+    number = nodes.container_of(node)
+    if number is not None:
         words = NodeKind(int(nodes.kind[number])).words
         found.append((words, int(nodes.owner[number]), int(nodes.offset[number])))
     return found

@@ -185,11 +185,11 @@ def read_sample(reader: WordReader, classes: SizeClasses) -> WordSample:
     room = _SHORT_SAMPLE if len(classes.number) < WORTH_COMPILING else _LONG_SAMPLE
     most = min(max(room // max(1, len(classes)), _FEW), _MOST_OF_CLASS)
     counts, places = np.zeros(len(classes) + 1, np.int64), np.empty(len(classes.number), np.int64)
-    owner = classes.number + 1
-    numbers = np.arange(len(counts), dtype=np.int32)
+    owner = classes.number
+    numbers = np.arange(len(counts), dtype=np.int32)  # -1 leads to the last one
     found = run(thin, len(owner), owner, numbers, most, counts, np.zeros(len(counts), np.int64), places)
     node = places[:found]
-    node = node[owner[node] > 0]
+    node = node[owner[node] >= 0]
     node = node[np.argsort(owner[node], kind="stable")]
     letters, values, refs = reader.read(node, WORDS)
     return WordSample(node, classes.number[node].astype(np.int64), letters, values, refs)

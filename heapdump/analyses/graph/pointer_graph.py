@@ -66,6 +66,11 @@ class PointerGraph:
         """The number of nodes."""
         return len(self.widths)
 
+    @property
+    def follows_rows(self) -> bool:
+        """True where `start` and `size` are those of the rows in the block table, up to the next block at most."""
+        return False
+
     def forget_places(self) -> None:
         """Frees `start` and `size` where they can be made again; they are when they are asked for."""
 
@@ -133,6 +138,11 @@ class _GraphOfRows(PointerGraph):
     """A graph whose nodes follow from a block table. Their columns are made where they are asked for and not there."""
 
     table: BlockTable
+
+    @property
+    def follows_rows(self) -> bool:
+        """See `PointerGraph`."""
+        return True
 
     def forget_places(self) -> None:
         """See `PointerGraph`."""

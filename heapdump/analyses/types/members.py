@@ -320,7 +320,7 @@ def addresses_of(graph: PointerGraph, owner: NDArray[np.int64], offset: NDArray[
     areas = np.array([*(area.span.start for area in graph.roots.areas), 0], np.int64)
     start = np.where(
         owner >= 0,
-        graph.start[np.maximum(owner, 0)],
+        graph.starts(np.maximum(owner, 0)),
         areas[np.where(owner < 0, np.minimum(-1 - owner, len(areas) - 1), 0)],
     )
     return (start + offset).astype(np.uint64)

@@ -36,7 +36,7 @@ from heapdump.analyses.types.members import Container, ContainerTable, addresses
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.container_nodes import heads_of, leading_to, pairs_of, rings_of, trees_of
-from heapdump.large_arrays import empty, look_up
+from heapdump.large_arrays import batches, empty, zeros
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 from heapdump.runtimes.owners.presence import Presence
@@ -48,7 +48,7 @@ _BLACK_NIL, _NOT_NIL = 0x0101, (0x0000, 0x0001)
 _MOST_AREAS = 1 << 24
 _FEWEST_BUCKETS = 8
 _COLUMNS = ("owner", "offset", "kind", "head", "count")
-_OF_NODES = ("container", "role", "proxies")
+_OF_NODES = ("members", "container", "role", "proxies")
 Numbers = NDArray[np.int64]
 
 
@@ -56,9 +56,9 @@ Numbers = NDArray[np.int64]
 class NodeTable:
     """c containers, (c,) int64 each. `owner`: the node of the graph that it is a member of, -1 - area of a root.
 
-    `offset` in it; `kind`: `NodeKind`; `head`: a node; `count`: elements, 0 where they are not counted. `container`
-    (n,) int32: of each node of the graph the container that it belongs to, -1 for none; `role` (n,) uint8: as what.
-    `proxies` (p,) int64: nodes that are proxies of containers in debug builds.
+    `offset` in it; `kind`: `NodeKind`; `head`: a node; `count`: elements, 0 where they are not counted. `members` (m,)
+    int64: the nodes of the graph that belong to a container, ascending; `container` (m,) int32: to which; `role` (m,)
+    uint8: as what. `proxies` (p,) int64: nodes that are proxies of containers in debug builds.
     """
 
     owner: Numbers
@@ -66,6 +66,7 @@ class NodeTable:
     kind: Numbers
     head: Numbers
     count: Numbers
+    members: Numbers
     container: NDArray[np.int32]
     role: NDArray[np.uint8]
     proxies: Numbers
@@ -73,6 +74,12 @@ class NodeTable:
     def __len__(self) -> int:
         """The number of containers."""
         return len(self.owner)
+
+    def container_of(self, node: int) -> int | None:
+        """The container that a node belongs to; None where it belongs to none."""
+        place = int(np.searchsorted(self.members, node))
+        is_there = place < len(self.members) and int(self.members[place]) == node
+        return int(self.container[place]) if is_there else None
 
 
 def columns_of(found: NodeTable) -> dict[str, NDArray[Any]]:
@@ -95,9 +102,11 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
     require_indices(found.kind, min(NodeKind), max(NodeKind) + 1, "kinds")
     require_indices(found.offset, 0, 1 << 62, "offsets")
     require_indices(found.count, 0, 1 << 62, "elements")
-    require_length(found.container, nodes, np.int32, "containers")
-    require_indices(found.container, -1, len(found), "containers")
-    require_length(found.role, nodes, np.uint8, "roles")
+    require_ascending(found.members, "members")
+    require_indices(found.members, 0, nodes, "members")
+    require_length(found.container, len(found.members), np.int32, "containers")
+    require_indices(found.container, 0, len(found), "containers")
+    require_length(found.role, len(found.members), np.uint8, "roles")
     require_indices(found.role, min(Role), max(Role) + 1, "roles")
     require_ascending(found.proxies, "proxies")
     require_indices(found.proxies, 0, nodes, "proxies")
@@ -113,8 +122,7 @@ def find_nodes(
     `containers`, `flags`: of the graph. `block_address(nodes)`: where the blocks of nodes begin, before a CRT header.
     """
     memory = process.space.mapped
-    joined = _AllContainers(len(graph))
-    joined.add_numbered(*_visual(memory, graph, containers))
+    joined = _AllContainers(*_visual(memory, graph, containers))
     shapes = find_shapes(memory, graph, flags)
     for width in np.unique(graph.widths[shapes.block]).tolist():
         of_width = shapes.take(graph.widths[shapes.block] == width)
@@ -133,31 +141,31 @@ def find_nodes(
     owner, offset, kind, head, count = joined.columns()
     places = [addresses_of(graph, containers.owner, containers.offset), addresses_of(graph, owner, offset)]
     proxies = find_proxies(memory, graph, block_address, np.concatenate(places).astype(np.int64))
-    proxies = proxies[joined.container[proxies] < 0]
+    proxies = proxies[joined.holder[proxies] == 0]
     memory.forget_all()
-    return NodeTable(owner, offset, kind, head, count, joined.container, joined.role, proxies)
+    members = joined.members()
+    holder, role = joined.holder[members] - 1, joined.role[members]
+    return NodeTable(owner, offset, kind, head, count, members, holder, role, proxies)
 
 
 class _AllContainers:
-    """Containers of all libraries; a block belongs to the first one."""
+    """Containers of all libraries; a block belongs to the first one.
 
-    def __init__(self, nodes: int) -> None:
-        self._rows = [np.empty((0, len(_COLUMNS)), np.int64)]
-        self._many = 0
-        self.container, self.role = np.full(nodes, -1, np.int32), np.zeros(nodes, np.uint8)
+    `holder` (n,) int32: of each node 1 + its container, 0 for none: memory of zeros is not touched.
+    """
 
-    def add_numbered(self, rows: Numbers, container: NDArray[np.int32], role: NDArray[np.uint8]) -> None:
+    def __init__(self, rows: Numbers, holder: NDArray[np.int32], role: NDArray[np.uint8]) -> None:
         """The first containers, (c, 5), with those of all nodes."""
-        self._rows.append(rows)
-        self._many, self.container, self.role = len(rows), container, role
+        self._rows, self._many = [rows], len(rows)
+        self.holder, self.role = holder, role
 
     def add(self, found: ProvenContainers) -> None:
         """Containers of one kind, but those with a block of another container."""
         good = np.ones(len(found), bool)
-        good[found.of[self.container[found.members] >= 0]] = False
+        good[found.of[self.holder[found.members] > 0]] = False
         number = self._many + np.cumsum(good) - 1
         is_good = good[found.of]
-        self.container[found.members[is_good]] = number[found.of[is_good]]
+        self.holder[found.members[is_good]] = 1 + number[found.of[is_good]]
         self.role[found.members[is_good]] = found.role[is_good]
         kind = np.full(len(found), found.kind, np.int64)
         self._rows.append(np.stack([found.owner, found.offset, kind, found.head, found.count], axis=1)[good])
@@ -167,36 +175,47 @@ class _AllContainers:
         """The columns of `NodeTable`, as far as they are of containers."""
         return tuple(np.concatenate(self._rows).T.copy())
 
+    def members(self) -> Numbers:
+        """The nodes that belong to a container, ascending."""
+        return _nonzero(self.holder)
+
+
+def _nonzero(holder: NDArray[np.int32]) -> Numbers:
+    """The places that are not 0."""
+    pieces = (part.start + np.flatnonzero(holder[part]) for part in batches(len(holder)))
+    return np.concatenate([np.empty(0, np.int64), *pieces])
+
 
 def _visual(
     memory: MappedMemory, graph: PointerGraph, containers: ContainerTable
 ) -> tuple[Numbers, NDArray[np.int32], NDArray[np.uint8]]:
-    """((c, 5) columns of the containers of Visual C++, container of each node, role of each node)."""
+    """((c, 5) columns of the containers of Visual C++, 1 + container of each node or 0, role of each node)."""
     pairs = _pairs(memory, graph)
-    container, role = np.full(len(graph), -1, np.int32), np.zeros(len(graph), np.uint8)
+    holder, role = zeros(len(graph), np.int32), zeros(len(graph), np.uint8)
     if not len(pairs):
-        return np.empty((0, len(_COLUMNS)), np.int64), container, role
+        return np.empty((0, len(_COLUMNS)), np.int64), holder, role
     flags = _flags(memory, graph, pairs[:, 2])
     degree = graph.first[pairs[:, 2] + 1] - graph.first[pairs[:, 2]]
     is_tree = (flags == _BLACK_NIL) & (degree >= 3)
     trees, rings = pairs[is_tree], pairs[~is_tree]
-    found = [_trees(memory, graph, _one_a_head(trees), container), _rings(memory, graph, rings, container)]
+    found = [_trees(memory, graph, _one_a_head(trees), holder), _rings(memory, graph, rings, holder)]
     numbers = np.concatenate([found[0][1], found[1][1]])
     rows = np.concatenate([found[0][0], found[1][0]])
     kinds = np.where(np.arange(len(rows)) < len(found[0][0]), NodeKind.TREE, NodeKind.LIST).astype(np.int64)
     buckets = _buckets(graph, rows, kinds, containers)
     kinds[buckets >= 0] = NodeKind.HASH
-    _numbered(numbers, container)
+    _number(numbers, holder)
     tables = np.flatnonzero(buckets >= 0)
-    container[buckets[tables]], role[buckets[tables]] = tables, Role.BUCKETS
-    return np.stack([rows[:, 0], rows[:, 1], kinds, rows[:, 2], rows[:, 3]], axis=1), container, role
+    holder[buckets[tables]], role[buckets[tables]] = 1 + tables, Role.BUCKETS
+    return np.stack([rows[:, 0], rows[:, 1], kinds, rows[:, 2], rows[:, 3]], axis=1), holder, role
 
 
-def _numbered(numbers: Numbers, container: NDArray[np.int32]) -> None:
-    """Makes `container` the index of the container of each node. `numbers`: what stands there for each container."""
-    new = np.full(int(max(container.max(initial=0), numbers.max(initial=0))) + 2, -1, np.int32)
-    new[numbers] = np.arange(len(numbers))
-    look_up(container, new)
+def _number(numbers: Numbers, holder: NDArray[np.int32]) -> None:
+    """Makes `holder` 1 + the index of the container of each node. `numbers`: 1 less than what stands for each."""
+    new = np.zeros(int(max(holder.max(initial=0), numbers.max(initial=0) + 1)) + 1, np.int32)
+    new[1 + numbers] = 1 + np.arange(len(numbers))
+    members = _nonzero(holder)
+    holder[members] = new[holder[members]]
 
 
 def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
@@ -248,44 +267,44 @@ def _one_a_head(pairs: Numbers) -> Numbers:
 
 
 def _trees(
-    memory: MappedMemory, graph: PointerGraph, pairs: Numbers, container: NDArray[np.int32]
+    memory: MappedMemory, graph: PointerGraph, pairs: Numbers, holder: NDArray[np.int32]
 ) -> tuple[Numbers, Numbers]:
-    """(pairs that are trees, the number in `container` of each)."""
-    tree, is_whole = np.zeros(len(graph), np.int32), np.zeros(max(1, len(pairs)), np.uint8)
+    """(pairs that are trees, 1 less than what stands in `holder` for each)."""
+    tree, is_whole = zeros(len(graph), np.int32), np.zeros(max(1, len(pairs)), np.uint8)
     run(
         trees_of, len(graph), graph.first, graph.edges.targets, graph.size, pairs[:, 2].copy(), pairs[:, 3].copy(),
         tree, is_whole,
     )  # fmt: skip
-    members = np.flatnonzero(tree)
+    members = _nonzero(tree)
     good = is_whole[: len(pairs)].astype(bool)
     wrong = ~np.isin(_flags(memory, graph, members), _NOT_NIL) | ~_first_words_lead(memory, graph, members, 3)
     good[tree[members[wrong]] - 1] = False
     members = members[good[tree[members] - 1]]
-    container[members] = tree[members] - 1
-    container[pairs[good, 2]] = np.flatnonzero(good)
+    holder[members] = tree[members]
+    holder[pairs[good, 2]] = 1 + np.flatnonzero(good)
     return pairs[good], np.flatnonzero(good)
 
 
 def _rings(
-    memory: MappedMemory, graph: PointerGraph, pairs: Numbers, container: NDArray[np.int32]
+    memory: MappedMemory, graph: PointerGraph, pairs: Numbers, holder: NDArray[np.int32]
 ) -> tuple[Numbers, Numbers]:
-    """(pairs that are lists of two elements or more, the number in `container` of each)."""
-    ring, length = np.zeros(len(graph), np.int32), np.zeros(len(pairs) + 1, np.int64)
+    """(pairs that are lists of two elements or more, 1 less than what stands in `holder` for each)."""
+    ring, length = zeros(len(graph), np.int32), np.zeros(len(pairs) + 1, np.int64)
     run(rings_of, len(graph), graph.first, graph.edges.targets, graph.size, pairs[:, 2].copy(), ring, length)
     of_pair = ring[pairs[:, 2]]
     good = (length[of_pair] == pairs[:, 3] + 1) & (pairs[:, 3] >= _FEWEST)
-    members = np.flatnonzero(ring)
+    members = _nonzero(ring)
     wrong = ~_first_words_lead(memory, graph, members, 2)
     is_wrong = np.zeros(len(pairs) + 2, bool)
     is_wrong[ring[members[wrong]]] = True
     good &= ~is_wrong[of_pair]
     _, first = np.unique(np.where(good, of_pair, 0), return_index=True)
     rows = np.sort(first[good[first]])
-    base = int(container.max(initial=-1)) + 1
+    base = int(holder.max(initial=0))
     number = np.full(len(pairs) + 2, -1, np.int64)
     number[of_pair[rows]] = base + np.arange(len(rows))
-    selected = members[(number[ring[members]] >= 0) & (container[members] < 0)]
-    container[selected] = number[ring[selected]]
+    selected = members[(number[ring[members]] >= 0) & (holder[members] == 0)]
+    holder[selected] = 1 + number[ring[selected]]
     return pairs[rows], base + np.arange(len(rows))
 
 

@@ -123,11 +123,11 @@ def typing_of(
     `library`: the containers of the graph, and their nodes. `shapes`: what PDBs declare, None without one.
     """
     names, sizes, cluster = _named_clusters(process, heaps, table, graph)
+    graph.forget_places()
     order = by_row(graph.rows)
     rows, cluster = graph.rows[order], cluster[order]
     vtables = NO_VTABLES if shapes is None else shapes.vtables
     data = _data_of(table, graph, order)
-    graph.forget_places()
     found = types_of(process, view_by_heap(process, tuple(heaps)), data, rows, by_class=True, vtables=vtables)
     label, number = _ClusterLabels(process, found, shapes), found.numbers
     choice = label.choices(names, sizes)
@@ -157,8 +157,10 @@ def _named_clusters(
 
 def _data_of(table: BlockTable, graph: PointerGraph, order: NDArray[np.int64] | slice) -> BlockData:
     """The data of blocks, as the graph has it. `order`: its nodes by row."""
-    rows, start, size = graph.rows[order], graph.start[order], graph.size[order]
     pieces = [np.empty(0, np.int64)]
+    if graph.follows_rows:
+        return BlockData(table)
+    rows, start, size = graph.rows[order], graph.start[order], graph.size[order]
     for part in batches(len(rows)):
         moved = table.addresses(rows[part].astype(np.int64)).view(np.int64) != start[part]
         pieces.append(part.start + np.flatnonzero(moved))
@@ -271,10 +273,10 @@ class _ClusterLabels:
     ) -> None:
         """Gives nodes of lists, maps and hash tables their label in `number`, as `name_buffers` does."""
         is_object = np.array([one.is_object for one in self.labels], bool)
-        members = np.flatnonzero(found.container >= 0)
-        members = members[~is_object[number[place(members)]]]
+        good = ~is_object[number[place(found.members)]] if len(found.members) else np.zeros(0, bool)
+        members = found.members[good]
         words = self._container_words(graph, found, number[place(np.maximum(found.owner, 0))])
-        keys, which = np.unique(found.container[members] * len(Role) + found.role[members], return_inverse=True)
+        keys, which = np.unique(found.container[good] * len(Role) + found.role[good], return_inverse=True)
         names = []
         for container, role in (divmod(key, len(Role)) for key in keys.tolist()):
             text = f"{Role(role).words} of {words[container]}"

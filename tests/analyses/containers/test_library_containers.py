@@ -55,7 +55,7 @@ def found_in(
         for number in range(len(found)):
             owner, offset = int(found.owner[number]), int(found.offset[number])
             base = int(graph.start[owner]) if owner >= 0 else graph.roots.areas[-1 - owner].span.start
-            members = set(graph.start[found.container == number].tolist())
+            members = set(graph.start[found.members[found.container == number]].tolist())
             out.append((base + offset, NodeKind(int(found.kind[number])), int(found.count[number]), members))
         return sorted(out, key=lambda one: one[0])
 
@@ -169,7 +169,7 @@ def test_the_blocks_are_named_after_what_they_are(open_built):
         typing, found = snapshot.types.typing, snapshot.types.nodes
         assert {role.words for role in Role} >= {"node", "buckets", "map of blocks", "block", "proxy"}
         number = typing.of_rows(snapshot.graph.rows.astype("int64"))
-        words = {typing.labels[int(number[node])].label for node in (found.container >= 0).nonzero()[0]}
+        words = {typing.labels[int(number[node])].label for node in found.members}
     assert words == {
         "proxy of a std::deque", "map of blocks of a std::deque", "block of a std::deque",
         "node of a std::unordered_map or set", "buckets of a std::unordered_map or set",

@@ -65,7 +65,7 @@ def test_containers_of_libstdcxx_are_found(tmp_path, open_built, compiler):
         }
         nodes = dict.fromkeys(range(len(found)), 0)
         for number, role in zip(found.container.tolist(), found.role.tolist(), strict=True):
-            if number >= 0 and role == Role.NODE:
+            if role == Role.NODE:
                 nodes[number] += 1
         assert set(snapshot.types.containers.kind.tolist()) <= {Container.GNU_STRING}
     expected = {(moved[owner], offset): (kind, count) for owner, offset, kind, count in captured.truth if count >= 2}

@@ -95,7 +95,7 @@ def found_in(open_built, blocks: Containers) -> list[tuple[str, int, int, int]]:
         poke(ProcessBuilder(arch=blocks.arch, build=19041).heap(blocks.heap.build()).build(), *blocks.late)
     ) as snapshot:
         found = snapshot.types.nodes
-        many = np.bincount(found.container[(found.container >= 0) & (found.role == 0)], minlength=len(found)).tolist()
+        many = np.bincount(found.container[found.role == 0], minlength=len(found)).tolist()
         kinds = [NodeKind(kind).words for kind in found.kind.tolist()]
         return sorted(zip(kinds, found.offset.tolist(), found.count.tolist(), many, strict=True))
 
