@@ -178,20 +178,14 @@ class BlockTable:
 
     def block(self, row: int) -> Block:
         """One row, decoded."""
-        return next(self.blocks(np.array([row], np.int64)))
+        return _block((int(row), *[int(column[row]) for column in self.columns()]))
 
     def blocks(self, rows: NDArray[np.int64]) -> Iterator[Block]:
         """The given rows, decoded, in the given order."""
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
-            for row, entry, size8, unused, header8, heap, tags in values:
-                yield Block(
-                    row, entry, entry + header8 * UNIT, size8 * UNIT - unused, size8 * UNIT, heap,
-                    BlockKind.of(tags & KIND_MASK),
-                    "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> FLAGS_SHIFT,
-                    _TRUSTS[(tags & TRUST_MASK) >> TRUST_SHIFT],
-                )  # fmt: skip
+            yield from map(_block, values)
 
     def at(self, address: int) -> list[int]:
         """Rows of the blocks that occupy the address, innermost first.
@@ -211,6 +205,16 @@ class BlockTable:
             if address < int(self.entry[candidate]) + int(self.size8[candidate]) * UNIT:
                 return int(candidate)
         return None
+
+
+def _block(values: tuple[int, ...]) -> Block:
+    """One row, decoded. `values`: its number, and the values of its columns."""
+    row, entry, size8, unused, header8, heap, tags = values
+    return Block(
+        row, entry, entry + header8 * UNIT, size8 * UNIT - unused, size8 * UNIT, heap, BlockKind.of(tags & KIND_MASK),
+        "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> FLAGS_SHIFT,
+        _TRUSTS[(tags & TRUST_MASK) >> TRUST_SHIFT],
+    )  # fmt: skip
 
 
 _NESTING = 4

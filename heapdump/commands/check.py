@@ -104,12 +104,12 @@ def command(request: Request, heap: str | None, at: str | None, kind: str | None
         if sarif is not None:
             # a recorder for each list: it numbers records with the same fingerprint
             numbered = FindingRecorder(request, snapshot)
-            _write_sarif(snapshot, sarif, [numbered.record(explained) for explained in rows])
+            _write_sarif(snapshot, sarif, list(numbered.records(rows)))
         recorder = FindingRecorder(request, snapshot)
         answer = Answer(
             "check",
-            data=lambda: [recorder.record(explained) for explained in rows],
-            records=lambda: (recorder.record(explained) for explained in rows),
+            data=lambda: list(recorder.records(rows)),
+            records=lambda: recorder.records(rows),
             page=lambda: _page(request, snapshot, rows, unchecked, wanted),
             gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
             notes=snapshot.damage.remarks,

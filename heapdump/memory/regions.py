@@ -196,6 +196,11 @@ class RegionTable:
         """Committed bytes of the whole map."""
         return int(self.size[self.state == State.MEM_COMMIT].sum())
 
+    def is_committed(self, address: int) -> bool:
+        """True for an address of committed memory by this map."""
+        i = self.index_at(address)
+        return i is not None and bool(self.state[i] == State.MEM_COMMIT)
+
     def committed_bytes(self, span: Span, *, readable: bool = False) -> int:
         """Committed bytes of the span by this map; `readable`: guard pages and PAGE_NOACCESS pages are left out."""
         span = Span(min(span.start, _TOP), min(span.end, _TOP))

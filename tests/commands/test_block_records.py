@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from heapdump import open_dump
@@ -82,3 +83,22 @@ def test_few_records_are_made_for_many_blocks(tmp_path: Path, monkeypatch: pytes
     with open_dump(tmp_path / "a.dmp", use_index=False) as snapshot:
         rows = select(snapshot.walk.table, snapshot.heaps, Filter())
         assert written("jsonl", BlockRecords(snapshot, rows)).count("\n") == len(rows) > 10 * len(made)
+
+
+def test_records_that_are_made_together_are_those_of_single_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heapdump.commands.common.blocks._TOGETHER", 3)
+    heap, _, pokes = crt_heap(("x64", "ucrt"), [(24, 0, 0, 1, 7), (100, 0, 12, 2, 8)])
+    heap.free(20)
+    heap.busy(40)
+    dump = ProcessBuilder(build=19041).heap(heap.build()).build()
+    (tmp_path / "a.dmp").write_bytes(poke(dump, *pokes).data)
+    with open_dump(tmp_path / "a.dmp", use_index=False) as snapshot:
+        blocks = list(snapshot.walk.table.blocks(np.arange(len(snapshot.walk.table))))
+        alone = [BlockRecorder(snapshot)(block) for block in blocks]
+        assert sum("crt" in record for record in alone) == 2
+        recorder = BlockRecorder(snapshot)
+        recorder.expect(block.row for block in blocks[::-1])
+        monkeypatch.setattr(BlockRecorder, "of", None)  # each is known
+        assert [recorder(block) for block in blocks] == alone

@@ -109,6 +109,14 @@ def test_committed_bytes_of_a_span_are_those_of_its_committed_parts(start, end, 
     assert table_of(*MAP).committed_bytes(Span(start, end)) == committed
 
 
+@pytest.mark.parametrize("base", [0, 0x10000, 0x11000, 0x20000, 0x30000, 0x32000, 0x33000, TOP - 1])
+def test_an_address_is_committed_where_its_byte_is(base):
+    table = table_of(*MAP)
+    for address in (base - 1, base, base + 1):
+        if 0 <= address < TOP:
+            assert table.is_committed(address) == (table.committed_bytes(Span(address, address + 1)) == 1)
+
+
 def test_a_claim_cuts_the_rows_it_begins_or_ends_in():
     table = table_of(*MAP).split([RegionClaim(Span(0x10800, 0x12000), "Heap")])
     assert spans(table)[:4] == [(0x10000, 0x10800), (0x10800, 0x11000), (0x11000, 0x12000), (0x12000, 0x20000)]

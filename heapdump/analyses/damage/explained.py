@@ -24,7 +24,7 @@ from heapdump.analyses.damage.windows_report import WindowsReport
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import BugKind, Finding, Protected
 from heapdump.blocks.table import Block, BlockTable
-from heapdump.spans import Span
+from heapdump.memory.space import AddressSpace
 
 _LIST_NODE_BYTES = 0x40
 """Bytes from a node of the large-block list to the entry of its block, at most."""
@@ -110,7 +110,7 @@ class CheckedProcess:
         return DamageContext(
             process.space,
             self.table,
-            lambda value: value >= _LOWEST and regions.committed_bytes(Span(value, value + 1)) > 0,
+            lambda value: value >= _LOWEST and regions.is_committed(value),
         )
 
 
@@ -174,13 +174,13 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 def _explained(checked: CheckedProcess, context: DamageContext, finding: Finding) -> ExplainedFinding:
     table, process = checked.table, checked.reports.process
-    block = _damaged_block(table, finding, locate(table, process.space, finding.address).block)
+    block = _damaged_block(table, process.space, finding)
     judgement = judge(context, finding, block)
     evidence = evidence_of(process, table, finding)
     return ExplainedFinding(finding, judgement, block, evidence, alike=0, alike_stack=None, report=None)
 
 
-def _damaged_block(table: BlockTable, finding: Finding, block: Block | None) -> Block | None:
+def _damaged_block(table: BlockTable, space: AddressSpace, finding: Finding) -> Block | None:
     """The block that was damaged: of a header the block behind it, of a list node the block that it belongs to."""
     if finding.rule.protected is Protected.HEADER:
         row = int(np.searchsorted(table.entry, np.uint64(finding.address), side="right")) - 1
@@ -190,6 +190,7 @@ def _damaged_block(table: BlockTable, finding: Finding, block: Block | None) -> 
         after = int(np.searchsorted(table.entry, np.uint64(finding.address)))
         if after < len(table) and int(table.entry[after]) - finding.address <= _LIST_NODE_BYTES:
             return table.block(after)
+    block = locate(table, space, finding.address).block
     return block if block is not None and not block.is_internal else None
 
 

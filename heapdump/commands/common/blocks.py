@@ -8,7 +8,7 @@ from heapdump.render import text
 from heapdump.render.view import Column, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _BATCH = 4096
 """Rows whose stacks are read together."""
+
+_TOGETHER = 512
+"""The same for single blocks: so few that a damaged header of the CRT is told as that of one block (`heaps.crt`)."""
 
 _STATE_STYLES = {"busy": "", "free": "dim"}
 
@@ -37,6 +40,7 @@ class BlockRecorder:
         self._heaps = [hex(heap.address) for heap in snapshot.heaps]
         self._flag_words, self._is_free_stack = flag_words, is_free_stack
         self.owners = Owners(snapshot.heaps)
+        self._known: dict[int, Record] = {}
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[Record]:
         """The records of table rows, one after the other."""
@@ -59,11 +63,22 @@ class BlockRecorder:
             more = crt.get(block.row)
             yield self.record(block, number) | ({"crt": more} if more else {})
 
+    def expect(self, rows: Iterable[int]) -> None:
+        """Makes the records of these rows together, which is quicker; they replace those that were expected before."""
+        import numpy as np
+
+        wanted = np.array(sorted(set(rows)), np.int64)
+        self._known = {}
+        for first in range(0, len(wanted), _TOGETHER):
+            batch = wanted[first : first + _TOGETHER]
+            self._known.update(zip(batch.tolist(), self.of(batch), strict=True))
+
     def __call__(self, block: Block) -> Record:
         """The record of one block."""
         import numpy as np
 
-        return next(self.of(np.array([block.row], np.int64)))
+        known = self._known.get(block.row)
+        return known if known is not None else next(self.of(np.array([block.row], np.int64)))
 
     def record(self, block: Block, stack: int) -> Record:
         """The record of a block whose stack number is known (0: none)."""

@@ -9,7 +9,7 @@ from heapdump.commands.common.frames import frame_record, frames_of, place_name
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.blocks.table import Block
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from heapdump.process.stacks.frames import StackFrame
     from heapdump.process.symbols.namer import Frame
     from heapdump.snapshot import Snapshot
+
+
+_TOGETHER = 128
+"""Findings whose blocks are read together."""
 
 
 class FindingRecorder:
@@ -52,6 +56,13 @@ class FindingRecorder:
             return []
         namer = self._snapshot.namer(self._request.image_path, self._request.symbol_path)
         return [frame for address in explained.report.frames for frame in namer.frames(address)]
+
+    def records(self, rows: Sequence[ExplainedFinding]) -> Iterator[Record]:
+        """The JSON records of findings, one after the other; blocks are read for some of them together."""
+        for first in range(0, len(rows), _TOGETHER):
+            batch = rows[first : first + _TOGETHER]
+            self._blocks.expect(block.row for one in batch for block in _blocks(one) if block is not None)
+            yield from map(self.record, batch)
 
     def record(self, explained: ExplainedFinding) -> Record:
         """The JSON record (interface.md, check)."""
@@ -134,3 +145,10 @@ class FindingRecorder:
         if self._raised_by is None:
             self._raised_by = self._snapshot.crashed_frames(self._request.image_path, self._request.symbol_path)
         return self._raised_by
+
+
+def _blocks(explained: ExplainedFinding) -> Iterator[Block | None]:
+    """The blocks that a record names."""
+    evidence = explained.evidence
+    yield from (explained.block, explained.culprit, evidence.before, evidence.after)
+    yield from (candidate.block for candidate in explained.candidates)
