@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from heapdump.render.report.bands import drawing
@@ -35,19 +36,11 @@ _MOST_DEPTH = 40
 def page(report: ReportContent) -> str:
     """The page as text."""
     script, style = _file("report.js"), _file("report.css")
-    environment = Environment(
-        autoescape=True, loader=FunctionLoader(_file), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "safe_text": printable, "size": short_size, "count": count, "grid": table_grid, "kind": item_kind,
-        "css": css_of_style, "preformatted": is_preformatted, "aligned": is_aligned, "code_words": code_words,
-        "runs": item_runs, "signed": _signed,
-    }  # fmt: skip
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("page.html").render(
+    return _template().render(
         report=report,
         policy=policy,
         # our own files, and JSON without the characters that could end its block
@@ -57,6 +50,20 @@ def page(report: ReportContent) -> str:
         squares=squares(report.memory),
         flow=drawing(report.flow) if report.flow else None,
     )
+
+
+@cache
+def _template() -> Template:
+    """The template of a page; compiled once in a process, as that takes longer than to fill it."""
+    environment = Environment(
+        autoescape=True, loader=FunctionLoader(_file), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "safe_text": printable, "size": short_size, "count": count, "grid": table_grid, "kind": item_kind,
+        "css": css_of_style, "preformatted": is_preformatted, "aligned": is_aligned, "code_words": code_words,
+        "runs": item_runs, "signed": _signed,
+    }  # fmt: skip
+    return environment.get_template("page.html")
 
 
 def _file(name: str) -> str:
