@@ -35,7 +35,7 @@ from heapdump.heaps.segment.header import (
 )
 from heapdump.heaps.segment.large_allocations import read_large_allocations
 from heapdump.heaps.segment.segment_list import read_segments
-from heapdump.heaps.segment.segment_search import links_to_header
+from heapdump.heaps.segment.segment_search import count_links
 from heapdump.heaps.unwalked import Unwalked, own_reservation
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
@@ -82,7 +82,7 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
 def _linked_layout(view: View, heap: int) -> Layout | None:
     """The layout under which most segments in the dump link to heads of the heap's lists; None where none links."""
     layouts = [layout for layout in view.layouts if _has_segment_lists(layout)]
-    counts = [links_to_header(view, layout, assumed_contexts(layout, heap)) for layout in layouts]
+    counts = count_links(view, [(layout, assumed_contexts(layout, heap)) for layout in layouts])
     most = max(counts, default=0)
     return layouts[counts.index(most)] if most else None
 

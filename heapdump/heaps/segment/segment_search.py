@@ -57,17 +57,24 @@ def _named_by(view: View, layout: Layout, found: Mapping[int, SegContext]) -> It
                 yield link, one
 
 
-def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> int:
-    """The number of links from segments in the dump to heads of these lists, and from these heads to segments."""
-    list_heads = {one.list_head: one.segment_bytes for one in lists}
-    named = {(link, head) for head in list_heads for link in links_of(view, head)}
-    count = 0
+def count_links(view: View, assumed: Sequence[tuple[Layout, Sequence[SegContext]]]) -> list[int]:
+    """Links from segments in the dump to heads of a heap's lists, and from these heads to segments.
+
+    `assumed`: layouts, and the lists under each; a number for each of them.
+    """
+    list_heads = [{one.list_head: one.segment_bytes for one in lists} for _, lists in assumed]
+    named = {head: links_of(view, head) for head in set().union(*list_heads)}
+    targets = {link for links in named.values() for link in links}
+    counts = [0] * len(assumed)
     for place in _possible_places(view):
-        fitting = [head for head in list_heads if place % list_heads[head] == 0]
         links = links_of(view, place)
-        linked = sum((head in links) + ((place, head) in named) for head in fitting)
-        count += linked if linked and has_descriptors(view, layout, place) else 0
-    return count
+        if place not in targets and named.keys().isdisjoint(links):
+            continue
+        for i, (layout, _) in enumerate(assumed):
+            fitting = [head for head, size in list_heads[i].items() if place % size == 0]
+            linked = sum((head in links) + (place in named[head]) for head in fitting)
+            counts[i] += linked if linked and has_descriptors(view, layout, place) else 0
+    return counts
 
 
 def heaps_without_header(view: View) -> Iterator[int]:
