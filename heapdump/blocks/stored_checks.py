@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+
+Check = Callable[[object], bool]
+"""True for values that may be used."""
 
 _PIECE = 1 << 20
 _LARGEST = 1 << 64
@@ -82,15 +85,11 @@ def require_types(value: object, counts: Mapping[str, int] | None = None) -> Non
         TypeError: a field holds a value of another type.
         ValueError: an index is out of range.
     """
-    if is_dataclass(value) and not isinstance(value, type):
-        hints = _hints(type(value))
-        for field in fields(value):
-            member = getattr(value, field.name)
-            if field.name in hints and not _fits(member, hints[field.name]):
-                raise TypeError(f"{field.name} is not subject it should be")
-            if counts and field.name in counts and not _are_below(member, counts[field.name]):
-                raise ValueError(f"{field.name} is out of range")
-            require_types(member, counts)
+    if isinstance(value, str | int | float):
+        if not _is_sound(value):
+            raise ValueError("a number or a text is out of range")
+    elif is_dataclass(value) and not isinstance(value, type):
+        _require_fields(value, counts)
     elif isinstance(value, Mapping):
         for key, member in value.items():
             require_types(key, counts)
@@ -98,11 +97,21 @@ def require_types(value: object, counts: Mapping[str, int] | None = None) -> Non
     elif isinstance(value, list | tuple):
         for member in value:
             require_types(member, counts)
-    elif not _is_sound(value):
-        raise ValueError("a number or a text is out of range")
 
 
-def _is_sound(value: object) -> bool:
+def _require_fields(value: object, counts: Mapping[str, int] | None) -> None:
+    """`require_types` for the fields of a dataclass."""
+    kind: type = type(value)
+    for name, fits in _checks(kind).items():
+        member = getattr(value, name)
+        if not fits(member):
+            raise TypeError(f"{name} is of another type")
+        if counts and name in counts and not _are_below(member, counts[name]):
+            raise ValueError(f"{name} is out of range")
+        require_types(member, counts)
+
+
+def _is_sound(value: str | float) -> bool:
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, int):
@@ -126,26 +135,49 @@ def _hints(kind: type) -> dict[str, Any]:
     return found
 
 
-def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401  # types, unions, literals
-    """True where a value is of the annotated type `hint`, and for annotations that no stored dataclass uses."""
+@cache
+def _checks(kind: type) -> dict[str, Check]:
+    """Field of a dataclass → the check of its values."""
+    hints = _hints(kind)
+    return {field.name: _check(hints[field.name]) if field.name in hints else _any for field in fields(kind)}
+
+
+def _any(_: object) -> bool:
+    return True
+
+
+def _check(hint: Any) -> Check:  # noqa: ANN401  # types, unions, literals
+    """A check that is true for values of the annotated type, and for annotations that no stored dataclass uses."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in inner)
     if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        return isinstance(value, tuple) and _fits_tuple(value, inner)
+        return lambda value: value in inner
+    if origin is tuple and not (len(inner) == 2 and inner[1] is Ellipsis):
+        return _tuple_check([_check(one) for one in inner])
+    if origin in (Union, UnionType, tuple, dict, Mapping, list, Sequence):
+        return _container_check(origin, [_check(one) for one in inner if one is not Ellipsis])
+    return partial(_is_a, kind=hint) if isinstance(hint, type) else _any
+
+
+def _tuple_check(checks: Sequence[Check]) -> Check:
+    """The check of a tuple with one value for each of these."""
+
+    def fits(value: object) -> bool:
+        if not isinstance(value, tuple) or len(value) != len(checks):
+            return False
+        return all(check(one) for one, check in zip(value, checks, strict=True))
+
+    return fits
+
+
+def _container_check(origin: object, checks: Sequence[Check]) -> Check:
+    """The check of a union, a dictionary, a list or a tuple of any length. `checks`: those of what it holds."""
+    first, last = checks[0], checks[-1]
+    if origin in (Union, UnionType):
+        return lambda value: any(check(value) for check in checks)
     if origin in (dict, Mapping):
-        return isinstance(value, dict) and all(_fits(key, inner[0]) and _fits(value[key], inner[1]) for key in value)
-    if origin in (list, Sequence):
-        return isinstance(value, list | tuple) and all(_fits(one, inner[0]) for one in value)
-    return not isinstance(hint, type) or _is_a(value, hint)
-
-
-def _fits_tuple(value: tuple[object, ...], inner: tuple[Any, ...]) -> bool:
-    if len(inner) == 2 and inner[1] is Ellipsis:
-        return all(_fits(one, inner[0]) for one in value)
-    return len(value) == len(inner) and all(_fits(one, kind) for one, kind in zip(value, inner, strict=True))
+        return lambda value: isinstance(value, dict) and all(first(key) and last(one) for key, one in value.items())
+    kinds: tuple[type[Any], ...] = (tuple,) if origin is tuple else (list, tuple)
+    return lambda value: isinstance(value, kinds) and all(first(one) for one in value)
 
 
 def _is_a(value: object, kind: type) -> bool:
