@@ -21,8 +21,7 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
     `folder`: of heapdump's caches. The digest is kept there, under a name made of sizes and times of the files, which
     take a tenth of the time to read.
     """
-    files = sorted(path for path in home.rglob("*") if path.suffix in (".py", ".json"))
-    states = tuple((path, state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()])
+    states = _states(home)
     own = folder / _OWN
     file = own / digest(repr([(str(path), size, time) for path, size, time in states]))[:_NAME_LENGTH]
     with contextlib.suppress(OSError, ValueError):
@@ -35,8 +34,15 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
 
 
 @cache
+def _states(home: Path) -> tuple[tuple[Path, int, int], ...]:
+    """(path, bytes, time of the last change) of each file of heapdump; those of the first call in this process."""
+    files = sorted(path for path in home.rglob("*") if path.suffix in (".py", ".json"))
+    return tuple((path, state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()])
+
+
+@cache
 def _content_digest(home: Path, states: tuple[tuple[Path, int, int], ...]) -> str:
-    """SHA-256 of the files, in hex. `states`: (path, bytes, time of the last change) of each."""
+    """SHA-256 of the files, in hex. `states`: what `_states` found."""
     found = hashlib.sha256()
     for path, _, _ in states:
         data = path.read_bytes()
