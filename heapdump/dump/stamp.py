@@ -15,9 +15,11 @@ def stamp_of(file: BinaryIO, *, all_bytes: bool = False) -> str:
     """SHA-256, as 64 hex digits, of the file's size, its time of change, and samples of its bytes.
 
     Samples are the first 64 KiB (header and directory) and 4 KiB at each 1/64 of the file. They are read from the
-    opened file, so a file that replaces it later has another stamp. `all_bytes`: take all bytes instead of samples.
+    opened file, so a file that replaces it later has another stamp. `all_bytes`: take all bytes instead of samples, as
+    of a file that is no longer than they are.
     """
     state = os.fstat(file.fileno())
+    all_bytes = all_bytes or state.st_size <= _HEAD_BYTES + _SAMPLES * _SAMPLE_BYTES
     file.seek(0)
     found = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}\n".encode() + file.read(_HEAD_BYTES))
     while all_bytes and (piece := file.read(_PIECE)):
