@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +234,7 @@ def open_image(
     The file is looked for where the dump has not what is read: in the stores of images, then by `elsewhere`.
     """
     header = space.try_read(module.span.start, _HEADER_BYTES)
-    parsed = _parsed(header) if header else None
+    parsed = _parsed_header(header) if header else None
 
     def from_memory(rva: int, size: int) -> bytes | None:
         """Bytes of the image in the dump's memory."""
@@ -264,7 +264,7 @@ def open_image(
 def image_at(space: AddressSpace, address: int) -> Image | None:
     """The image whose headers lie at an address, which no module list names; None where no headers lie there."""
     header = space.try_read(address, _HEADER_BYTES)
-    parsed = _parsed(header) if header is not None and header.startswith(b"MZ") else None
+    parsed = _parsed_header(header) if header is not None and header.startswith(b"MZ") else None
     if parsed is None:
         return None
     size = int(parsed.OPTIONAL_HEADER.SizeOfImage)
@@ -325,6 +325,12 @@ def _refusal(path: Path, module: Module) -> str:
     own = headers.FILE_HEADER.TimeDateStamp, headers.OPTIONAL_HEADER.SizeOfImage
     is_right = own == (module.timestamp, module.span.size)
     return "" if is_right else "is another build's: its time stamp or size is not the module's"
+
+
+@lru_cache(maxsize=64)
+def _parsed_header(data: bytes) -> pefile.PE | None:
+    """`_parsed` of the first bytes of an image. Commands read those of a few modules, again and again."""
+    return _parsed(data)
 
 
 def _parsed(data: bytes) -> pefile.PE | None:
