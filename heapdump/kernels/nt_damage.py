@@ -18,8 +18,8 @@ from heapdump.kernels.nt_chain import CHECKSUM, END, FULL, PREVIOUS, RUN_END, SI
 
 GRANULE, PREVIOUS_SIZE, REASON, GOOD, GOOD_PREVIOUS, MARKED = range(6)
 """Columns of a record: granule of the damaged header; granules of the entry before it; CHECKSUM, PREVIOUS or SIZE of
-`nt_chain`; granule of the good header; its PreviousSize; not 0 where a header word from the damaged to the good header
-has the mark of the LFH."""
+`nt_chain`; granule of the good header; its PreviousSize; not 0 where a header word behind the damaged one, up to the
+good one, has the mark of the LFH."""
 
 RECORD = MARKED + 1
 """Number of columns of a record."""
@@ -74,7 +74,7 @@ def follow_past_damage(
         is_plain = mask and not raw & mask and 0 < raw & 0xFFFF <= end - at and (word >> 32) & 0xFFFF == previous
         if is_plain or found == len(damage):
             return count, found, at, reason if is_plain else FULL, previous
-        good, back, marked = 0, 0, (raw >> 56) & _LFH_BIT
+        good, back, marked = 0, 0, 0
         for place in range(at + 1, min(stop, at + 1 + reach.good)):
             following, steps, expected = place, 0, 0
             while steps < 3 and following < end:

@@ -136,7 +136,8 @@ def _say(damaged: DamagedPart, record: list[int], state: int) -> None:
 def _add_unplaced(damaged: DamagedPart, records: NDArray[np.int64], unplaced: UnplacedSpans) -> None:
     """Notes the memory from each damaged header to its good one as unplaced.
 
-    Spans that tell nothing are left out: short ones that are known to the end and have no header of the LFH.
+    Spans that tell nothing are left out: short ones that are known to the end and have no header of the LFH behind the
+    damaged header, where user blocks would begin.
     """
     start, end = damaged.addresses(records[:, GRANULE]), damaged.addresses(records[:, GOOD])
     last = damaged.addresses(records[:, GOOD] - records[:, GOOD_PREVIOUS])

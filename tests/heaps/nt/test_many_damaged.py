@@ -130,3 +130,18 @@ def test_only_the_first_damaged_header_of_a_run_is_passed_alone(open_built, monk
     with open_built(dump) as snapshot:
         everything(snapshot, "compiled")
     assert len(passed) == 1
+
+
+def test_the_mark_of_the_lfh_in_damaged_headers_alone_starts_no_search(open_built, monkeypatch):
+    """User blocks begin behind the header of their entry."""
+    dump, _ = overrun(2_000, 10, b"\xff" * 8)
+    searched: list[int] = []
+
+    def spy(context, window, unplaced, key):
+        searched.append(unplaced.span.start)
+        return []
+
+    monkeypatch.setattr("heapdump.heaps.nt.lfh_subsegments.unplaced_user_areas", spy)
+    with open_built(dump) as snapshot:
+        everything(snapshot, "plain")
+    assert len(searched) == 1  # the first, which is passed alone
