@@ -267,7 +267,7 @@ class Snapshot:
         from heapdump.analyses.graph.pointer_graph import columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
-        stored = StoredAnswer("graph", lambda found: from_columns(found, self.roots, len(self.walk.table)), columns_of)
+        stored = StoredAnswer("graph", lambda found: from_columns(found, self.roots, self.walk.table), columns_of)
         graph = self.answer(stored, self.sweep)
         graph.forget_places()
         return graph

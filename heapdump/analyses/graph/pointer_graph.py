@@ -21,6 +21,7 @@ from heapdump.analyses.graph.node_places import ArrayPlaces, Integers, Places, R
 from heapdump.analyses.graph.pointer_map import pointer_map
 from heapdump.analyses.graph.program_blocks import (
     program_blocks,
+    require_rows,
     rows_again,
     size_again,
     start_again,
@@ -245,9 +246,17 @@ def build_graph(
     found = (widths, edges, roots, root_edges, places.total_bytes - edges.present_bytes)
     if isinstance(places, ArrayPlaces):
         return PointerGraph(rows, places.start, places.size, *found)
-    graph = _GraphOfRows(rows, np.empty(0, np.int64), np.empty(0, np.int32), *found, table)
-    graph.forget_places()  # they are empty
+    graph = _of_rows(rows, found, table)
     graph.forget_rows()
+    return graph
+
+
+def _of_rows(
+    rows: NDArray[np.int32], columns: tuple[NDArray[np.uint8], Edges, Roots, Edges, int], table: BlockTable
+) -> _GraphOfRows:
+    """A graph without places. `columns`: those behind them."""
+    graph = _GraphOfRows(rows, np.empty(0, np.int64), np.empty(0, np.int32), *columns, table)
+    graph.forget_places()  # they are empty
     return graph
 
 
@@ -281,21 +290,22 @@ def areas_of(graph: PointerGraph, node: int) -> list[Area]:
     ]
 
 
-_COLUMNS = ("rows", "start", "size", "widths")
+_PLACES = ("rows", "start", "size")
 
 
 def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
     """The graph without its roots as columns, which `from_columns` reads; `areas` says which roots it was made with."""
     present = (graph.edges.present_bytes, graph.root_edges.present_bytes, graph.missing_bytes)
-    return {
-        **{name: getattr(graph, name) for name in _COLUMNS}, "first": graph.edges.first, "targets": graph.edges.targets,
+    places = {} if graph.follows_rows else {name: getattr(graph, name) for name in _PLACES}
+    return places | {
+        "widths": graph.widths, "first": graph.edges.first, "targets": graph.edges.targets,
         "root_first": graph.root_edges.first, "root_targets": graph.root_edges.targets,
         "bytes": np.array(present, np.int64), "areas": _area_bounds(graph.roots),
     }  # fmt: skip
 
 
-def from_columns(columns: dict[str, NDArray[Any]], roots: Roots, table_rows: int) -> PointerGraph | None:
-    """The graph that `columns_of` wrote; None where it was made with other roots. `table_rows`: of the block table.
+def from_columns(columns: dict[str, NDArray[Any]], roots: Roots, table: BlockTable) -> PointerGraph | None:
+    """The graph that `columns_of` wrote; None where it was made with other roots. `table`: of the blocks.
 
     Raises:
         ValueError, LookupError: it is not what `columns_of` writes.
@@ -305,20 +315,26 @@ def from_columns(columns: dict[str, NDArray[Any]], roots: Roots, table_rows: int
     present_bytes, root_bytes, missing_bytes = columns["bytes"].tolist()
     edges = Edges(columns["first"], columns["targets"], present_bytes)
     root_edges = Edges(columns["root_first"], columns["root_targets"], root_bytes)
-    rows, start, size, widths = (columns[name] for name in _COLUMNS)
-    nodes = len(rows)
-    require_length(rows, nodes, np.int32, "rows")
-    require_indices(rows, 0, table_rows, "rows")
-    require_length(start, nodes, np.int64, "addresses")
-    require_ascending(start, "addresses")
+    widths = columns["widths"]
+    nodes = len(widths)
     require_length(widths, nodes, np.uint8, "widths")
-    require_indices(size, 0, 1 << 48, "sizes")
     for found, sources in ((edges, nodes), (root_edges, len(roots.areas))):
         require_firsts(found.first, sources, len(found.targets), "edges")
         require_indices(found.targets, -nodes, nodes, "edges")
-    if len(size) != nodes or min(present_bytes, root_bytes, missing_bytes) < 0:
+    if min(present_bytes, root_bytes, missing_bytes) < 0:
+        raise ValueError("bytes are negative")
+    found_columns = (widths, edges, roots, root_edges, missing_bytes)
+    if "rows" not in columns:
+        return _of_rows(require_rows(table, nodes), found_columns, table)
+    rows, start, size = (columns[name] for name in _PLACES)
+    require_length(rows, nodes, np.int32, "rows")
+    require_indices(rows, 0, len(table), "rows")
+    require_length(start, nodes, np.int64, "addresses")
+    require_ascending(start, "addresses")
+    require_indices(size, 0, 1 << 48, "sizes")
+    if len(size) != nodes:
         raise ValueError("sizes do not fit")
-    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing_bytes)
+    return PointerGraph(rows, start, size, *found_columns)
 
 
 def _area_bounds(roots: Roots) -> NDArray[np.int64]:

@@ -73,6 +73,18 @@ def _sizes(table: BlockTable, count: int) -> Integers:
     return empty(count, np.int32) if is_short else empty(count, np.int64)
 
 
+def require_rows(table: BlockTable, count: int) -> NDArray[np.int32]:
+    """`rows_again`.
+
+    Raises:
+        ValueError: the table has another number of blocks, or their addresses do not ascend.
+    """
+    rows = _taken(table)
+    if rows is None or len(rows) != count:
+        raise ValueError("blocks do not fit")
+    return rows
+
+
 def rows_again(table: BlockTable, count: int) -> NDArray[np.int32]:
     """`ProgramBlocks.rows` of `count` blocks whose places follow from the table."""
     rows = _taken(table)

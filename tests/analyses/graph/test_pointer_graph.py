@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heapdump import kernels
 from heapdump.analyses.graph import unreachable
 from heapdump.analyses.graph.node_places import ArrayPlaces, RowPlaces
-from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
+from heapdump.analyses.graph.pointer_graph import PointerGraph, columns_of, from_columns, referrers_of
 from heapdump.analyses.graph.pointer_map import pointer_map
 from heapdump.analyses.graph.program_blocks import (
     in_arrays,
@@ -237,6 +237,20 @@ def test_a_graph_gives_up_the_places_of_its_nodes_and_makes_them_again(open_buil
         assert not {"start", "size"} & set(vars(graph))
         assert np.array_equal(arrays.start, graph.start)
         assert np.array_equal(arrays.size, graph.size)
+
+
+def test_a_graph_is_stored_without_what_follows_from_the_blocks(open_built):
+    with open_built(lay(CYCLE).built) as snapshot:
+        graph, table = snapshot.sweep(), snapshot.walk.table
+        columns = columns_of(graph)
+        assert not {"rows", "start", "size"} & set(columns)
+        again = from_columns(columns, graph.roots, table)
+        assert again is not None
+        for name in ("rows", "start", "size", "widths"):
+            assert getattr(again, name).tolist() == getattr(graph, name).tolist()
+        assert again.edges.targets.tolist() == graph.edges.targets.tolist()
+        with pytest.raises(ValueError, match="blocks do not fit"):
+            from_columns(columns, graph.roots, table.part(0, 1))
 
 
 def test_pointers_are_found_however_little_room_there_is(monkeypatch):
