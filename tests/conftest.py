@@ -44,6 +44,17 @@ def _index_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+_FOLDER_NUMBERS = count()
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new folder. Pytest's own fixture lists all folders before each: 9 CPU seconds for 5,000 tests, this one 0.3."""
+    folder = tmp_path_factory.getbasetemp() / f"test-{next(_FOLDER_NUMBERS)}"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 @pytest.fixture
 def write_dump(tmp_path: Path) -> WriteDump:
     """Writes a built dump (or bytes) to a new file; returns its path."""
