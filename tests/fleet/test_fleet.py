@@ -82,13 +82,13 @@ def test_a_dump_that_cannot_be_read_is_exit_code_4(folder):
 
 def test_rows_that_are_there_are_not_made_again(folder, tmp_path):
     results = tmp_path / "rows.jsonl"
-    first = data(folder, "--results", results)
+    first = data(folder, "--jobs", 1, "--results", results)
     lines = results.read_text().splitlines()
     assert len(lines) == 4
     # a row of another file with this name, and a line that was cut
     changed = json.loads(lines[0]) | {"bytes": 1, "top": None}
     results.write_text("\n".join([*lines, json.dumps(changed)[:40]]) + "\n")
-    assert data(folder, "--results", results) == first
+    assert data(folder, "--jobs", 1, "--results", results) == first
     again = results.read_text().splitlines()
     assert len(again) == len(lines) + 2  # only the broken dump was tried again
     assert asked(folder / "a.dmp", "--results", folder / "a.dmp")[0] == 2
@@ -96,7 +96,8 @@ def test_rows_that_are_there_are_not_made_again(folder, tmp_path):
 
 def test_parquet_and_csv_have_the_same_columns(folder, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    assert asked(folder, "--parquet", tmp_path / "rows.parquet", "--format", "csv", "-o", tmp_path / "rows.csv")[0] == 4
+    files = ["--parquet", tmp_path / "rows.parquet", "--format", "csv", "-o", tmp_path / "rows.csv"]
+    assert asked(folder, "--jobs", 1, *files)[0] == 4
     table = parquet.read_table(tmp_path / "rows.parquet")
     assert table.num_rows == 4
     head = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
@@ -110,7 +111,7 @@ def test_a_file_that_cannot_be_written_is_a_line_and_no_defect(folder, monkeypat
         pytest.importorskip("pyarrow.parquet")
     monkeypatch.chdir(folder)
     before = (folder / "a.dmp").read_bytes()
-    code, _, said = asked(folder / "a.dmp", option, target)
+    code, _, said = asked(folder / "a.dmp", "--jobs", 1, option, target)
     assert (code, (folder / "a.dmp").read_bytes()) == (2, before)
     assert said.count("heapdump fleet: error: ") == 1
     assert "defect" not in said
