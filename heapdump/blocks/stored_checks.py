@@ -162,6 +162,7 @@ def _tuple_check(checks: Sequence[Check]) -> Check:
     """The check of a tuple with one value for each of these."""
 
     def fits(value: object) -> bool:
+        """True for a tuple of that length whose values all pass."""
         if not isinstance(value, tuple) or len(value) != len(checks):
             return False
         return all(check(one) for one, check in zip(value, checks, strict=True))
