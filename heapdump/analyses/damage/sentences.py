@@ -55,7 +55,7 @@ def _damaged(leading: ExplainedFinding) -> str:
     meaning = leading.evidence.meaning
     written = f" with {meaning}" if not meaning.startswith(_UNINFORMATIVE) and meaning else ""
     if finding.rule.protected is Protected.HEADER:
-        return f"the header at {finding.address:#x} is overwritten{written}"
+        return f"a header is overwritten at {finding.address:#x}{written}"
     if finding.rule.protected is Protected.FREED:
         return f"{plural(max(finding.length, 1), 'byte')} overwritten{written}"
     return f"{plural(max(finding.length, 1), 'byte')} overwritten{written}"
