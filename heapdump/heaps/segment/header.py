@@ -21,6 +21,7 @@ DESCRIPTORS = 256
 """Number of range descriptors, and of units, of a page segment."""
 
 _UNIT_SHIFTS = range(12, 21)
+_MOST_PAGES_SHIFT = 8
 _LARGE_UNIT = 0x10000
 _MOST_OWN_BYTES = 1 << 30
 _COMPARED_SEGMENTS = 2
@@ -117,15 +118,20 @@ def _context_places(layout: Layout, heap: int) -> list[int]:
 
 
 def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext | None:
-    """The context at an address; None unless two of its three members for heap, mask and shift hold."""
+    """The context at an address; None unless two of its three members for heap, mask and shift hold.
+
+    Of two different units, by the mask and by the shift, PagesPerUnitShift tells the right one.
+    """
     fields = view.struct("_HEAP_SEG_CONTEXT", address, layout)
     if fields is None:
         return None
     units = {(1 << 8 * view.pointer_bytes) - (DESCRIPTORS << shift): 1 << shift for shift in _UNIT_SHIFTS}
     by_mask = units.get(fields["SegmentMask"])
     by_shift = 1 << fields["UnitShift"] if fields["UnitShift"] in _UNIT_SHIFTS else None
-    unit, names_heap = by_mask or by_shift, fields["Heap"] == heap
-    if unit is None or (by_mask is not None) + (by_shift == unit) + names_heap < 2:
+    by_pages = PAGE << fields["PagesPerUnitShift"] if fields["PagesPerUnitShift"] <= _MOST_PAGES_SHIFT else None
+    unit = by_shift if by_shift is not None and by_shift == by_pages else by_mask or by_shift
+    names_heap = fields["Heap"] == heap
+    if unit is None or (by_mask == unit) + (by_shift == unit) + names_heap < 2:
         return None
     is_consistent = by_mask == by_shift and names_heap and 0 < fields["FirstDescriptorIndex"] < DESCRIPTORS
     head = address + layout["_HEAP_SEG_CONTEXT"].offset("SegmentListHead")

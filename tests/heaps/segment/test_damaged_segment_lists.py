@@ -76,6 +76,20 @@ def test_a_damaged_member_of_a_context_is_a_finding(open_built, generation, memb
         assert findings(snapshot) == ["segment"]
 
 
+@WITH_CONTEXTS
+@pytest.mark.parametrize("other", [1, 4], ids=["twice the unit", "the other unit"])
+@pytest.mark.parametrize("member", ["mask", "shift"])
+def test_of_two_possible_units_the_third_member_tells(open_built, generation, member, other):
+    """The mask or the shift of another unit that exists: one flipped bit is enough."""
+    dump, truth, layout = three_segments(generation)
+    at = context(truth, layout) + (0 if member == "mask" else layout.shift)
+    new = word(-(0x100000 << other), layout.pointer) if member == "mask" else bytes([12 + other])
+    with open_built(poke(dump, (at, new))) as snapshot:
+        assert blocks(snapshot) == truth.busy
+        assert findings(snapshot) == ["segment"]
+        assert {(segment.span.start, segment.span.end) for segment in snapshot.heaps[0].segments} == set(truth.segments)
+
+
 @EACH
 def test_a_segment_that_was_unlinked_from_both_sides_is_found_by_its_signature(open_built, generation):
     dump, truth, layout = three_segments(generation)
