@@ -241,12 +241,18 @@ class _Descriptors:
         return spurious
 
     def _lengths(self) -> NDArray[np.int64]:
-        """Units of each range at its first descriptor, 0 elsewhere: UnitSize, cut at the next range."""
+        """Units of each range at its first descriptor, 0 elsewhere: UnitSize, cut at the next range.
+
+        UnitSize of other units in use numbers them: a unit behind the end with the next number extends the range.
+        """
         place = np.where(self.is_first, np.arange(DESCRIPTORS), DESCRIPTORS)
         following = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
         following = np.concatenate([following[:, 1:], np.full((len(place), 1), DESCRIPTORS)], axis=1)
         lengths = np.where(self.is_first, following - np.arange(DESCRIPTORS), 0)
-        return np.where(self.is_first & (self.units > 0), np.minimum(lengths, self.units), lengths)
+        cut = np.where(self.is_first & (self.units > 0), np.minimum(lengths, self.units), lengths)
+        behind = np.minimum(np.arange(DESCRIPTORS) + cut, DESCRIPTORS - 1)
+        numbers = np.take_along_axis(np.where(self.in_use & ~self.is_signed, self.units, 0), behind, axis=1)
+        return np.where(self.in_use & (cut < lengths) & (numbers == cut), lengths, cut)
 
     def _sound(self) -> NDArray[np.bool_]:
         """True for first descriptors that no other descriptor contradicts.

@@ -149,3 +149,22 @@ def test_a_unit_inside_a_range_that_claims_to_begin_a_free_one_costs_no_block(op
     with open_built(poke(given.dump, (at, bytes([changed])))) as snapshot:
         assert findings(snapshot) == [("segment", at - given.flags)]
         assert blocks(snapshot) == given.truth.busy and not snapshot.walk.gaps
+
+
+@EACH
+def test_a_range_that_says_fewer_units_than_its_units_number_costs_no_block(open_built, generation):
+    """Each further unit in use names its number in the range."""
+    found = descriptors(generation)
+    start = found.truth.segments[0][0]
+    offset = segment_layout(*generation).units
+    places = [start + number * found.size for number in range(256)]
+    long = [
+        at for number, at in enumerate(places)
+        if peek(found.dump, at + found.flags, 1) & found.in_use and peek(found.dump, at + found.flags, 1) & found.first
+        and number * found.size >= found.size and peek(found.dump, at + offset, 1) > 2
+    ]  # fmt: skip
+    assert long
+    for at in long:
+        with open_built(poke(found.dump, (at + offset, b"\1"))) as snapshot:
+            assert blocks(snapshot) == found.truth.busy
+            assert ("segment", at) in findings(snapshot)
