@@ -76,11 +76,16 @@ def _with_key(reader: HeapReader, own: Collection[int], accepts: Callable[[int],
 
 
 def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
-    """The block; where its CommitSize differs from the memory map, which is damage, with the bytes of the map."""
+    """The block; where its CommitSize differs from the memory map, which is damage, with the bytes of the map.
+
+    The committed pages from the list entry to the end of the reservation are its own (every recorded block).
+    """
     regions = reader.process.regions
     if not regions.is_complete_map:
         return block
-    mapped = regions.committed_bytes(Span(block.list_entry, block.list_entry + block.commit_bytes))
+    own = regions.allocation(block.list_entry)
+    end = block.list_entry + block.commit_bytes if own is None else own.end
+    mapped = regions.committed_bytes(Span(block.list_entry, end))
     if mapped == block.commit_bytes:
         return block
     message = (

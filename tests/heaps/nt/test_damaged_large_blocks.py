@@ -12,7 +12,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.memory import limits
 from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
 from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_of
-from tests.patching import poke, without_memory, word
+from tests.patching import peek, poke, without_memory, word
 
 GENERATIONS = [g for g in REPRESENTATIVES if str(g) in ("x86-2600", "x64-7601", "x86-19041", "x64-19041")]
 LIST_HEADS = {"x86-2600": 0x50, "x64-7601": 0x118, "x86-19041": 0x9C, "x64-19041": 0x110}
@@ -235,3 +235,16 @@ def test_blocks_of_another_heap_are_not_taken_though_the_key_decodes_them(open_b
         assert [entries(heap) for heap in snapshot.heaps] == [
             [block.list_entry for block in one.truth.large] for one in built
         ]
+
+
+def test_a_commit_size_that_says_too_little_is_corrected_by_the_memory_map(open_built, large):
+    """A row that is shorter by whole pages has a possible size: only the map contradicts."""
+    node, block = large.nodes[1], large.heap.truth.large[1]
+    place = node + 4 * large.size if large.generation.arch == "x64" else node + 16
+    small = poke(large.built, (place, word(peek(large.built, place, large.size) - 0x10000, large.size)))
+    with open_built(small) as snapshot:
+        (heap,) = snapshot.heaps
+        assert virtual_findings(heap) == [place]
+        table = snapshot.walk.table
+        sizes = {b.address: b.size for b in table.blocks(np.flatnonzero(table.kind == BlockKind.VIRTUAL))}
+        assert sizes[block.user] == block.requested
