@@ -15,6 +15,7 @@ from heapdump.heaps.nt.discovery import HeapReader
 from heapdump.heaps.nt.entry_key import ENOUGH_PAIRS
 from heapdump.heaps.nt.segment_repair import damaged_segment, report_segment
 from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES, mapped_segment
+from heapdump.heaps.nt.uncommitted_ranges import mapped_ranges, report_ranges
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import View
@@ -66,9 +67,9 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
             damage = Finding("segment", "error", heap, segment, 1, message, "memory of its own", f"{base:#x}")
             reader.add_damage(damage, message)
             continue
-        ranges, has_all_ranges = _uncommitted_ranges(reader, span, fields["UnCommittedRanges"])
-        has_all = has_all and has_all_ranges
         uncommitted = fields["NumberOfUnCommittedPages"] * PAGE
+        ranges, has_all_ranges = _counted_ranges(reader, segment, span, fields["UnCommittedRanges"], uncommitted)
+        has_all = has_all and has_all_ranges
         out.append(Segment(segment, span, ranges, uncommitted, has_all_ranges, number=number))
         report_segment(reader, segment, span)
     return tuple(out), has_all
@@ -204,6 +205,25 @@ def _has_entries(reader: HeapReader, segment: Segment, number: int) -> bool:
     behind = places + (words[places] & 0xFFFF)
     size, behind = words[places][behind < len(words)] & 0xFFFF, behind[behind < len(words)]
     return int(((words[behind] >> 16 & 0xFFFF == size) & (words[behind] >> 56 & 0xFF == number)).sum()) >= ENOUGH_PAIRS
+
+
+def _counted_ranges(
+    reader: HeapReader, segment: int, span: Span, node: int, counted_bytes: int
+) -> tuple[tuple[Span, ...], bool]:
+    """(ranges ascending; True where none can be missing). Their bytes must be `counted_bytes`, those of the segment."""
+    ranges, has_all = _uncommitted_ranges(reader, span, node)
+    mapped = mapped_ranges(reader.process.regions, span, ranges, counted_bytes) if has_all else None
+    total, head = sum(one.size for one in ranges), segment + reader.layout["_HEAP_SEGMENT"].offset("UnCommittedRanges")
+    name = f"list of uncommitted ranges of segment {segment:#x}"
+    if mapped is not None:
+        report_ranges(reader, name, head, ranges, mapped)
+        return tuple(mapped), True
+    if has_all and total != counted_bytes:
+        message = f"the {name} of heap {reader.address:#x} holds {total:,} bytes, the segment says {counted_bytes:,}"
+        texts = f"{counted_bytes}", f"{total}"
+        reader.add_damage(Finding("ucr", "error", reader.address, head, 4, message, *texts), message)
+        return ranges, False
+    return ranges, has_all
 
 
 def _uncommitted_ranges(reader: HeapReader, segment: Span, node: int) -> tuple[tuple[Span, ...], bool]:

@@ -13,6 +13,7 @@ from heapdump.heaps.integers import address_limit
 from heapdump.heaps.linked_list import LinkedList
 from heapdump.heaps.nt.discovery import HeapReader
 from heapdump.heaps.nt.segment_repair import damaged_segment, report_segment
+from heapdump.heaps.nt.uncommitted_ranges import mapped_ranges, report_ranges
 from heapdump.memory.regions import State
 from heapdump.spans import Span, merged
 from heapdump.wording import plural
@@ -156,6 +157,10 @@ def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     ranges = merged(listed)
     total = sum(one.size for one in ranges)
     has_all = linked.is_closed and total == counted_bytes and total == sum(one.size for one in listed)
+    mapped = mapped_ranges(reader.process.regions, span, ranges, counted_bytes) if fields and linked.is_closed else None
+    if mapped is not None:
+        report_ranges(reader, name, head, listed, mapped)
+        return Segment(address, span, tuple(mapped), counted_bytes, has_all_ranges=True)
     if fields and linked.is_closed and not has_all:
         message = f"the {name} of heap {heap:#x} holds {plural(total, 'byte')}, the segment says {counted_bytes:,}"
         pointer = reader.view.pointer_bytes

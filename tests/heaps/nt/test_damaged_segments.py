@@ -113,6 +113,27 @@ def test_a_range_outside_of_its_segment_is_not_believed(open_built, generation):
             assert all(segment.span.covers(uncommitted) for uncommitted in segment.uncommitted)
 
 
+@pytest.mark.parametrize("generation", [Generation("x86", 2600), Generation("x64", 3790), *MODERN], ids=str)
+@pytest.mark.parametrize("change", ["longer", "shorter", "moved"])
+def test_a_range_that_contradicts_the_memory_map_is_corrected_by_it(open_built, generation, change):
+    """A longer one hides the blocks behind it, which XP said nothing about."""
+    heap, built = segmented(generation)
+    size = 8 if generation.arch == "x64" else 4
+    start, end = heap.truth.uncommitted[0]
+    old = word(start, size) + word(end - start, size)
+    new = {
+        "longer": word(start, size) + word(end - start + 0x1000, size),
+        "shorter": word(start, size) + word(end - start - 0x1000, size),
+        "moved": word(start + 0x1000, size) + word(end - start, size),
+    }[change]
+    raw = built.data.index(old, position(built, heap.truth.address))
+    with open_built(built.data[:raw] + new + built.data[raw + len(old) :]) as snapshot:
+        (found,) = snapshot.heaps
+        assert {f.kind for f in found.findings} == {"ucr"}
+        assert sorted((u.start, u.end) for s in found.segments for u in s.uncommitted) == [*heap.truth.uncommitted]
+        assert len(snapshot.explained_findings) == 1 and found.is_fully_walked
+
+
 # --- random damage
 
 
