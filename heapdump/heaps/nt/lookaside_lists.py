@@ -144,11 +144,18 @@ def lists_block(context: HeapContext) -> int:
 
 
 def _first_block(view: View, layout: Layout, heap: int, segments: Sequence[Segment]) -> int:
-    """User address of the first entry of the heap's own segment; 0 where its header is not in the dump."""
-    offset = layout["_HEAP_SEGMENT"].offset("FirstEntry")
+    """User address of the first entry of the heap's own segment; 0 where its header is not in the dump.
+
+    That entry follows the header of the segment (recorded, XP). Where FirstEntry leads to no lists, which it has no
+    second witness for, and lists lie there, it is damaged.
+    """
+    struct, granule = layout["_HEAP_SEGMENT"], view.granularity
     own = next((segment.address for segment in segments if segment.span.start == heap), 0)
-    entry = view.space.try_pointer(own + offset) if own else None
-    return entry + view.granularity if entry else 0
+    entry = view.space.try_pointer(own + struct.offset("FirstEntry")) if own else None
+    behind = own + -(-struct.size // granule) * granule
+    if entry and entry != behind and not _has_lists(view, layout, entry + granule):
+        entry = behind if _has_lists(view, layout, behind + granule) else entry
+    return entry + granule if entry else 0
 
 
 def _has_lists(view: View, layout: Layout, user: int) -> bool:

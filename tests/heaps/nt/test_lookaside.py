@@ -64,3 +64,23 @@ def test_blocks_on_the_lost_end_of_a_list_are_free_and_a_guess(open_built, gener
         lost = {b.address: b.trust for b in table.blocks(np.flatnonzero(~table.is_busy)) if b.address in users}
         assert lost[users[1]] is lost[users[2]] is Trust.GUESS
         assert not [explained for explained in snapshot.explained_findings if explained.finding.is_error]
+
+
+@EACH
+@pytest.mark.parametrize("front_end", ["lookaside", "lfh"])
+@pytest.mark.parametrize("bit", [4, 9])
+def test_the_block_of_the_lists_is_internal_whatever_first_entry_says(open_built, generation, front_end, bit):
+    heap = heap_of(generation, [("busy", 40), ("busy", 400)], front_end=front_end).build()
+    wide = 8 if generation.arch == "x64" else 4
+    built = process_of(generation, heap).build()
+    place = peek(built, generation.base + (0x58 if wide == 4 else 0xA0), wide) + (0x20 if wide == 4 else 0x38)
+    with open_built(built) as snapshot:
+        expected = users(snapshot)
+    with open_built(poke(built, (place, word(peek(built, place, wide) ^ 1 << bit, wide)))) as snapshot:
+        assert users(snapshot) == expected
+
+
+def users(snapshot: Snapshot) -> list[int]:
+    """Addresses of the busy blocks of the program."""
+    table = snapshot.walk.table
+    return [int(at) for at in table.address[table.is_busy & ~table.is_internal]]
