@@ -123,7 +123,7 @@ def _best_descriptors(
     for struct in structs:
         for is_before_16299 in (is_early, not is_early):
             descriptors = _Descriptors(raw, absent, unit, struct, is_before_16299=is_before_16299)
-            if descriptors.score > 1:  # every unit lies in a sound range of a known kind
+            if descriptors.score >= 1 + _KNOWN_KIND_WEIGHT:  # every unit lies in a sound range of a known kind
                 return descriptors
             tried.append(descriptors)
     usual = max(tried[::2], key=lambda descriptors: descriptors.score)

@@ -168,3 +168,21 @@ def test_a_range_that_says_fewer_units_than_its_units_number_costs_no_block(open
         with open_built(poke(found.dump, (at + offset, b"\1"))) as snapshot:
             assert blocks(snapshot) == found.truth.busy
             assert ("segment", at) in findings(snapshot)
+
+
+@EACH
+def test_one_unit_size_does_not_change_what_the_flags_mean(open_built, generation):
+    """Under the other meaning most ranges fit as well, and each of them has a known kind."""
+    arch, build = generation
+    base, layout = BASES[arch], segment_layout(arch, build)
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=base, seed=1)
+    heap.segment(base + 0x400000)
+    for _ in range(8):
+        heap.chunks([40] * 500)
+    damaged = heap.chunks([40] * 500, pages=64)
+    heap.pages(40 * 0x1000)
+    made = heap.build()
+    dump, segment = made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth.segments[0][0]
+    at = segment + (damaged - segment) // 0x1000 * layout.descriptor + layout.units
+    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 0x20])))) as snapshot:
+        assert blocks(snapshot) == made.truth.busy
