@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from heapdump.analyses.damage.crash import Crash
-from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.memory.summary import Summary
 from heapdump.analyses.memory.usage import UNKNOWN
 from heapdump.blocks.heap import Heap
@@ -15,6 +14,10 @@ from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
 from heapdump.wording import plural, short_size
+
+if TYPE_CHECKING:
+    from heapdump.analyses.damage.crash import Crash
+    from heapdump.analyses.graph.overview import GraphOverview
 
 MOST = 5
 _BIG_SHARE = 0.25

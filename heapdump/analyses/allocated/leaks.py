@@ -19,8 +19,6 @@ from heapdump.analyses.allocated.groups import BlockGroup, dense, group
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.blocks.select import Filter, select
-from heapdump.analyses.types.block_starts import BlockData
-from heapdump.analyses.types.block_types import NO_VTABLES, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
@@ -31,6 +29,7 @@ from heapdump.process.model import Process
 from heapdump.trust import Trust
 
 if TYPE_CHECKING:  # imported where stacks are named, and where blocks are typed
+    from heapdump.analyses.types.block_starts import BlockData
     from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Frame, Namer
@@ -301,6 +300,8 @@ def _by_data(context: LeakContext, rows: Rows, by: GroupKey) -> Grouping:
 
 def _by_first_bytes(context: LeakContext, rows: Rows, by: GroupKey) -> Grouping:
     """Groups by class or content; by the types that PDBs declare, where there is one."""
+    from heapdump.analyses.types.block_types import NO_VTABLES, types_of, view_by_heap
+
     views = view_by_heap(context.process, tuple(context.heaps))
     shapes = context.shapes() if by is GroupKey.TYPE else None
     vtables = NO_VTABLES if shapes is None else shapes.vtables
@@ -320,6 +321,8 @@ def _by_first_bytes(context: LeakContext, rows: Rows, by: GroupKey) -> Grouping:
 
 def _data_of(context: LeakContext, rows: Rows) -> BlockData:
     """The data of the rows; without a header of the debug CRT in a sample of them none is looked for."""
+    from heapdump.analyses.types.block_starts import BlockData
+
     sample = np.asarray(rows)[:: max(1, len(rows) // _SAMPLE)].astype(np.int64)
     if not len(context.crt(sample)):
         return BlockData(context.table)

@@ -6,6 +6,7 @@ Names of bugs are those of AddressSanitizer's reports (semantics.md §2.10).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from heapdump.analyses.damage.page_access import block_at, by_access
 from heapdump.analyses.damage.report_context import ReportContext
@@ -13,8 +14,9 @@ from heapdump.analyses.damage.stops import explain_stop
 from heapdump.blocks.findings import BugKind
 from heapdump.blocks.table import Block
 from heapdump.process.reports.verifier_stop import STOP, VerifierStop
-from heapdump.process.stacks.faulting import PointerUsed
-from heapdump.process.symbols.namer import Namer
+
+if TYPE_CHECKING:
+    from heapdump.process.stacks.faulting import PointerUsed
 
 ACCESS_VIOLATION = 0xC0000005
 _VERBS = {0: "reads", 1: "writes", 8: "executes"}
@@ -74,6 +76,8 @@ def _by_pointers(context: ReportContext, access: int, address: int) -> Crash | N
     for pointer in instruction.pointers if instruction is not None else ():
         block = block_at(context, pointer.value)
         if block is not None and block.state == "free" and instruction is not None:
+            from heapdump.process.symbols.namer import Namer
+
             where = Namer(context.process).name(instruction.address, 0)
             words = f"{where} {_verb(access, pointer)} through {pointer.holder} = {_place(block, pointer)}"
             return Crash(

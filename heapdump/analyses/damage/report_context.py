@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from heapdump.analyses.blocks.locate import Located, locate
 from heapdump.analyses.damage.crt_guards import FindCrtBlocks
@@ -15,7 +16,9 @@ from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
 from heapdump.process.reports.failure_record import FailureRecord, find_failure
 from heapdump.process.reports.verifier_stop import VerifierStop, find_stop
-from heapdump.process.stacks.faulting import FaultingInstruction, faulting_instruction
+
+if TYPE_CHECKING:
+    from heapdump.process.stacks.faulting import FaultingInstruction
 
 _INSIDE_HEAP_BYTES = 0x2000
 """Bytes from the address of a segment heap in which its contexts lie."""
@@ -80,5 +83,14 @@ def report_context(
 ) -> ReportContext:
     """The context with what Windows and the processor left in the process; see `ReportContext`."""
     failure = find_failure(process, [heap.address for heap in heaps])
-    left = (failure, find_stop(process), faulting_instruction(process))
-    return ReportContext(process, heaps, walk, nodes, find_crt, is_checked_by, *left)
+    stop = find_stop(process)
+    return ReportContext(process, heaps, walk, nodes, find_crt, is_checked_by, failure, stop, _instruction(process))
+
+
+def _instruction(process: Process) -> FaultingInstruction | None:
+    """The instruction at the exception; without one the code that reads instructions is not loaded."""
+    if process.exception is None:
+        return None
+    from heapdump.process.stacks.faulting import faulting_instruction
+
+    return faulting_instruction(process)

@@ -22,11 +22,10 @@ from heapdump.process.reports.cpp_exception import thrown
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION, FailureRecord, missing_record
 from heapdump.process.reports.fast_fail import FAST_FAIL, HEAP_METADATA, STACK_OVERRUNS
 from heapdump.process.reports.verifier_stop import STOP, VerifierStop
-from heapdump.process.stacks.faulting import FaultingInstruction
-from heapdump.process.stacks.frames import exception_registers
 
 if TYPE_CHECKING:
     from heapdump.dump.streams import ExceptionRecord
+    from heapdump.process.stacks.faulting import FaultingInstruction
 
 _FAILURE_BUGS = {
     "buffer_overrun": BugKind.OVERFLOW, "buffer_underrun": BugKind.UNDERFLOW,
@@ -228,6 +227,8 @@ def _beside_damage(process: Process, damage: Sequence[Finding]) -> Iterator[tupl
 
 def _registers(process: Process) -> Iterator[tuple[str, int]]:
     """(name, value) of the general registers at the exception whose value may be a pointer."""
+    from heapdump.process.stacks.frames import exception_registers
+
     raised = process.exception
     thread: Thread | None = next((t for t in process.threads if raised and t.id == raised.thread_id), None)
     recorded = (exception_registers(process, view) for view in reversed(process.views))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,10 @@ from heapdump.analyses.graph.root_names import place_name, register_name
 from heapdump.kernels import run
 from heapdump.kernels.reach import trace
 from heapdump.process.model import Process
-from heapdump.process.symbols.namer import Namer
 from heapdump.spans import Span
+
+if TYPE_CHECKING:
+    from heapdump.process.symbols.namer import Namer
 
 _WEAK, _STRONG = 1, 2
 _SHORT = 20_000

@@ -6,9 +6,13 @@ Examples: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, with a PDB `app.exe
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from heapdump.analyses.graph.roots import Area, Register, RootKind, stack_pointers
 from heapdump.process.model import Process
-from heapdump.process.symbols.namer import Namer
+
+if TYPE_CHECKING:
+    from heapdump.process.symbols.namer import Namer
 
 _TLS_SLOTS = 64
 

@@ -69,11 +69,11 @@ def has_small_graph(snapshot: Snapshot, most_bytes: int) -> bool:
 
 def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> GraphOverview | None:
     """The overview of the pointer graph; None where a sweep of more than `most_bytes` bytes would be necessary."""
+    if not has_small_graph(snapshot, most_bytes):
+        return None
     from heapdump.analyses.graph.overview import overview_of
     from heapdump.commands.common.gaps import walk_gaps
 
-    if not has_small_graph(snapshot, most_bytes):
-        return None
     suspects = leak_suspects(request, snapshot)
     is_walked = not walk_gaps(snapshot)
     graph, reached, table = snapshot.graph, snapshot.reached, snapshot.walk.table
