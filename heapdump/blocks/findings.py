@@ -165,6 +165,13 @@ class Finding:
     expected: str
     found: str
 
+    def to_record(self) -> dict[str, str | int]:
+        """Its fields by name, for the index; `dataclasses.asdict` takes ten times as long."""
+        return {
+            "kind": self.kind, "severity": self.severity, "heap": self.heap, "address": self.address,
+            "length": self.length, "message": self.message, "expected": self.expected, "found": self.found,
+        }  # fmt: skip
+
     @property
     def rule(self) -> FindingRule:
         """The rule that is broken."""

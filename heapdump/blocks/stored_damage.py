@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from heapdump.blocks.damage import Damage, UncheckedHeap, WhyUnchecked
@@ -15,7 +15,7 @@ Record = dict[str, Any]
 
 def to_record(damage: Damage) -> Record:
     """The damage of all heaps, which `from_record` reads."""
-    return asdict(damage)
+    return asdict(replace(damage, findings=())) | findings_to_record(damage.findings)
 
 
 def from_record(record: Record, heaps: int) -> Damage:
@@ -39,7 +39,7 @@ def from_record(record: Record, heaps: int) -> Damage:
 
 def findings_to_record(findings: Sequence[Finding]) -> Record:
     """Findings, which `findings_from_record` reads."""
-    return {"findings": [asdict(finding) for finding in findings]}
+    return {"findings": [finding.to_record() for finding in findings]}
 
 
 def findings_from_record(record: Record) -> tuple[Finding, ...]:

@@ -95,7 +95,7 @@ def _to_manifest(walk: Walk, seals: dict[str, str]) -> dict[str, Any]:
         "rows": len(walk.table),
         "seals": seals,
         "counts": {str(heap): asdict(count) for heap, count in walk.counts.items()},
-        "findings": [asdict(finding) for finding in walk.findings],
+        "findings": [finding.to_record() for finding in walk.findings],
         "gaps": list(walk.gaps),
         "facts": {str(heap): dict(facts) for heap, facts in walk.facts.items()},
     }

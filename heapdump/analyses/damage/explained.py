@@ -10,6 +10,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,7 @@ class ExplainedFinding:
         finding: the finding.
         judgement: the bug and the candidates.
         block: the damaged block; None where no block is known there.
-        evidence: the memory around it.
+        around: finding → the memory around it.
         alike: number of other findings of this kind whose first candidate has the same size.
         alike_stack: number of other findings of this kind whose first candidate has the same allocation stack; None
             where no stack is recorded.
@@ -52,11 +54,25 @@ class ExplainedFinding:
     finding: Finding
     judgement: Judgement
     block: Block | None
-    evidence: DamageEvidence
+    around: Callable[[Finding], DamageEvidence]
     alike: int
     alike_stack: int | None
     report: WindowsReport | None
     incident: int = 0
+
+    def of_incident(self, number: int, bug: BugKind | None) -> ExplainedFinding:
+        """The same finding as one of an incident, whose bug is `bug`."""
+        known = self.judgement
+        judged = known if bug is known.bug else Judgement(bug, known.culprit, known.candidates, known.start)
+        return ExplainedFinding(
+            self.finding, judged, self.block, self.around, self.alike, self.alike_stack, self.report, number
+        )
+
+    @property
+    def evidence(self) -> DamageEvidence:
+        """The memory around it. Read anew each time: of thousands of findings few are shown."""
+        found = self.around(self.finding)
+        return found if self.report is None else replace(found, meaning="")
 
     @property
     def bug(self) -> BugKind | None:
@@ -118,10 +134,14 @@ def explain_findings(checked: CheckedProcess) -> tuple[ExplainedFinding, ...]:
     """Every finding and every report of Windows, in no particular order. Without any the block table is not opened."""
     reports, damage = checked.reports, checked.damage
     findings = [*_distinct(damage.findings), *checked.guards]
-    context = checked.context if findings else None
-    found = [_explained(checked, context, finding) for finding in findings] if context else []
-    reported = [_reported(checked, report) for report in windows_reports(reports, checked.crash, damage.findings)]
-    return (*reported, *_with_alike(checked, found))
+    found = list(_judged(checked.context, findings)) if findings else []
+    around = partial(_around, checked)
+    windows = windows_reports(reports, checked.crash, damage.findings)
+    return (*(_reported(report, around) for report in windows), *_explained(checked, found, around))
+
+
+def _around(checked: CheckedProcess, finding: Finding) -> DamageEvidence:
+    return evidence_of(checked.reports.process, checked.table, finding)
 
 
 def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
@@ -135,26 +155,28 @@ def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
     return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
 
-def _with_alike(checked: CheckedProcess, found: Sequence[ExplainedFinding]) -> Iterator[ExplainedFinding]:
+def _explained(
+    checked: CheckedProcess, found: Sequence[_Judged], around: Callable[[Finding], DamageEvidence]
+) -> Iterator[ExplainedFinding]:
     """The findings with the numbers of others like them."""
-    sizes = [one.candidate.size if one.candidate else None for one in found]
-    stacks = _stacks(checked, found)
+    firsts = [one.judgement.candidates[0].block if one.judgement.candidates else None for one in found]
+    sizes, stacks = [block.size if block else None for block in firsts], _stacks(checked, firsts)
     counted = zip(found, _others(found, sizes), stacks, _others(found, stacks), strict=True)
-    for one, alike, stack, alike_stack in counted:
-        yield replace(one, alike=alike, alike_stack=alike_stack if stack else None)
+    for (finding, judgement, block), alike, stack, alike_stack in counted:
+        yield ExplainedFinding(finding, judgement, block, around, alike, alike_stack if stack else None, None)
 
 
-def _others(found: Sequence[ExplainedFinding], keys: Sequence[int | None]) -> list[int]:
+def _others(found: Sequence[_Judged], keys: Sequence[int | None]) -> list[int]:
     """For each finding the number of others with the same kind and the same key."""
     pairs = [(one.finding.kind, key) for one, key in zip(found, keys, strict=True)]
     counts = Counter(pairs)
     return [counts[pair] - 1 for pair in pairs]
 
 
-def _stacks(checked: CheckedProcess, found: Sequence[ExplainedFinding]) -> list[int]:
-    """Numbers of the stacks that allocated the first candidates; 0 for none."""
-    rows = np.array([one.candidate.row if one.candidate else -1 for one in found], np.int64)
-    stacks = np.zeros(len(found), np.uint64)
+def _stacks(checked: CheckedProcess, blocks: Sequence[Block | None]) -> list[int]:
+    """Numbers of the stacks that allocated the blocks; 0 for none."""
+    rows = np.array([block.row if block else -1 for block in blocks], np.int64)
+    stacks = np.zeros(len(rows), np.uint64)
     stacks[rows >= 0] = checked.stacks(rows[rows >= 0])
     numbers: list[int] = stacks.tolist()
     return numbers
@@ -172,12 +194,18 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
         yield finding
 
 
-def _explained(checked: CheckedProcess, context: DamageContext, finding: Finding) -> ExplainedFinding:
-    table, process = checked.table, checked.reports.process
-    block = _damaged_block(table, process.space, finding)
-    judgement = judge(context, finding, block)
-    evidence = evidence_of(process, table, finding)
-    return ExplainedFinding(finding, judgement, block, evidence, alike=0, alike_stack=None, report=None)
+class _Judged(NamedTuple):
+    """A finding with its judgement, and the damaged block."""
+
+    finding: Finding
+    judgement: Judgement
+    block: Block | None
+
+
+def _judged(context: DamageContext, findings: Sequence[Finding]) -> Iterator[_Judged]:
+    for finding in findings:
+        block = _damaged_block(context.table, context.space, finding)
+        yield _Judged(finding, judge(context, finding, block), block)
 
 
 def _damaged_block(table: BlockTable, space: AddressSpace, finding: Finding) -> Block | None:
@@ -194,12 +222,11 @@ def _damaged_block(table: BlockTable, space: AddressSpace, finding: Finding) -> 
     return block if block is not None and not block.is_internal else None
 
 
-def _reported(checked: CheckedProcess, report: WindowsReport) -> ExplainedFinding:
+def _reported(report: WindowsReport, around: Callable[[Finding], DamageEvidence]) -> ExplainedFinding:
     """A report of Windows. The block at fault is the candidate, and the culprit where its own bytes were left."""
     block, finding = report.block, report.finding
     is_known = block is not None and report.bug is not None
     candidates = (Candidate(block, "the block at fault"),) if is_known else ()
-    evidence = replace(evidence_of(checked.reports.process, checked.table, finding), meaning="")
     is_overrun = report.bug in (BugKind.OVERFLOW, BugKind.UNDERFLOW)
     judgement = Judgement(report.bug, block if is_overrun else None, candidates, finding.address)
-    return ExplainedFinding(finding, judgement, block, evidence, 0, None, report)
+    return ExplainedFinding(finding, judgement, block, around, 0, None, report)

@@ -7,7 +7,7 @@ same block and the same bug; reports of Windows where they concern the same even
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -113,10 +113,8 @@ def find_incidents(
 
 
 def _numbered(incident: Incident, number: int) -> Incident:
-    findings = tuple(
-        replace(one, incident=number, judgement=replace(one.judgement, bug=incident.bug)) for one in incident.findings
-    )
-    return replace(incident, number=number, findings=findings)
+    findings = tuple(one.of_incident(number, incident.bug) for one in incident.findings)
+    return Incident(number, incident.bug, incident.severity, incident.address, findings)
 
 
 def _order(incident: Incident) -> tuple[bool, bool, int]:
@@ -212,10 +210,13 @@ def _are_one(space: AddressSpace, first: ExplainedFinding, second: ExplainedFind
     is_same_block = first.block is not None and second.block is not None and first.block.row == second.block.row
     if is_same_block and gap <= _SAME_BLOCK:
         return True
-    is_header = Protected.HEADER in (first.finding.rule.protected, second.finding.rule.protected)
-    between = space.try_read(end, gap) if is_header and gap <= _LONGEST_RUN else None
+    if gap > _LONGEST_RUN or Protected.HEADER not in (first.finding.rule.protected, second.finding.rule.protected):
+        return False
     found = space.try_read(second.finding.address, max(second.finding.length, 1))
-    return bool(between and found and len(set(between)) == 1 and between[0] and set(found) == set(between))
+    if not found or not found[0] or found.strip(found[:1]) or space.try_read(end, 1) != found[:1]:
+        return False  # without a look at the bytes between, which are many
+    between = space.try_read(end, gap)
+    return between is not None and not between.strip(found[:1])
 
 
 def _is_same_event(first: ExplainedFinding, second: ExplainedFinding) -> bool:

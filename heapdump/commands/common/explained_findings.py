@@ -11,6 +11,7 @@ from heapdump.render.view import Record
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from heapdump.analyses.damage.evidence import DamageEvidence
     from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.blocks.table import Block
     from heapdump.commands.common.request import Request
@@ -60,12 +61,15 @@ class FindingRecorder:
     def records(self, rows: Sequence[ExplainedFinding]) -> Iterator[Record]:
         """The JSON records of findings, one after the other; blocks are read for some of them together."""
         for first in range(0, len(rows), _TOGETHER):
-            batch = rows[first : first + _TOGETHER]
-            self._blocks.expect(block.row for one in batch for block in _blocks(one) if block is not None)
-            yield from map(self.record, batch)
+            batch = [(one, one.evidence) for one in rows[first : first + _TOGETHER]]
+            self._blocks.expect(block.row for pair in batch for block in _blocks(*pair) if block is not None)
+            yield from (self._record(*pair) for pair in batch)
 
     def record(self, explained: ExplainedFinding) -> Record:
         """The JSON record (interface.md, check)."""
+        return self._record(explained, explained.evidence)
+
+    def _record(self, explained: ExplainedFinding, evidence: DamageEvidence) -> Record:
         finding, frames = explained.finding, self.frames(explained)
         heap = finding.heap or (self._snapshot.heaps[explained.block.heap].address if explained.block else 0)
         return {
@@ -84,7 +88,7 @@ class FindingRecorder:
             "culprit": self._block(explained.culprit),
             "frames": [frame_record(frame) for frame in frames],
             "access": self._access(explained),
-            "evidence": self._evidence(explained),
+            "evidence": self._evidence(explained, evidence),
         }
 
     @staticmethod
@@ -113,8 +117,8 @@ class FindingRecorder:
     def _block(self, block: Block | None) -> Record | None:
         return None if block is None else self._blocks(block)
 
-    def _evidence(self, explained: ExplainedFinding) -> Record:
-        evidence, report = explained.evidence, explained.report
+    def _evidence(self, explained: ExplainedFinding, evidence: DamageEvidence) -> Record:
+        report = explained.report
         return {
             "bug": explained.bug,
             "looks_like": evidence.meaning or None,
@@ -147,8 +151,7 @@ class FindingRecorder:
         return self._raised_by
 
 
-def _blocks(explained: ExplainedFinding) -> Iterator[Block | None]:
+def _blocks(explained: ExplainedFinding, evidence: DamageEvidence) -> Iterator[Block | None]:
     """The blocks that a record names."""
-    evidence = explained.evidence
     yield from (explained.block, explained.culprit, evidence.before, evidence.after)
     yield from (candidate.block for candidate in explained.candidates)
