@@ -61,8 +61,10 @@ def fields_of(clusters: Clusters, reader: WordReader) -> list[list[ClusterField]
         - counts[:, :, list(NEUTRAL)].sum(axis=2)
         - np.where(counts[:, :, Letter.POINTER] > 0, counts[:, :, Letter.STALE], 0)
     )
-    targets = _modes(place, np.where(sample.refs[known] >= 0, clusters.number[sample.refs[known]], -1), many * words)
-    values = _modes(place, np.where(sample.letters[known] == Letter.MODULE, sample.values[known], -1), many * words)
+    row, at = np.nonzero(sample.refs >= 0)
+    targets = _modes(number[row] * words + at, clusters.number[sample.refs[row, at]].astype(np.int64), many * words)
+    row, at = np.nonzero(sample.letters == Letter.MODULE)
+    values = _modes(number[row] * words + at, sample.values[row, at], many * words)
     out = []
     for cluster in range(many):
         found = []
@@ -89,9 +91,12 @@ def _letter(counts: NDArray[np.int64], informative: int, total: int) -> Letter |
 def _modes(
     place: NDArray[np.int64], values: NDArray[np.int64], places: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(the most common value at each place, how often it is there), (places,) each; values below 0 do not count."""
+    """(the most common value at each place, how often it is there), (places,) each.
+
+    Values and places below 0 do not count.
+    """
     mode, times = np.full(places, -1, np.int64), np.zeros(places, np.int64)
-    good = values >= 0
+    good = (values >= 0) & (place >= 0)
     place, values = place[good], values[good].astype(np.int64)
     order = np.lexsort((values, place))
     place, values = place[order], values[order]

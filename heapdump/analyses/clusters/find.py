@@ -94,7 +94,7 @@ def _join_again(sample: WordSample, number: NDArray[np.int32], origin: NDArray[n
     split off.
     """
     targets = _common_targets(number, sample.owner, origin, sample.refs)
-    refined = _refined(sample.letters, sample.refs, targets[sample.owner], number, origin, sample.owner)
+    refined = _refined(sample.letters, sample.refs, (targets, sample.owner), number, origin, sample.owner)
     new, first = np.arange(len(origin) + 1, dtype=np.int32), np.searchsorted(sample.owner, np.arange(len(origin) + 1))
     new[-1] = -1
     for class_ in np.flatnonzero(np.bincount(origin) > 1).tolist():
@@ -112,13 +112,13 @@ def _split_again(
     """(`number`, `origin`) after clusters with several structures are split. `origin`: the class of each cluster."""
     owner = number[sample.node].astype(np.int64)
     targets = _common_targets(number, owner, origin, sample.refs)
-    refined = _refined(sample.letters, sample.refs, targets[owner], number, origin, origin[owner])
+    refined = _refined(sample.letters, sample.refs, (targets, owner), number, origin, origin[owner])
     structures = _structures(owner, len(origin), refined)
     if not structures:
         return number, origin
     out, made, origins = number.copy(), len(origin), [origin]
     for cluster, profile in structures.items():
-        _choose(reader, profile, (cluster, made), targets[cluster], (number, origin), out)
+        _choose(reader, profile, (cluster, made), targets[cluster : cluster + 1], (number, origin), out)
         origins.append(np.full(len(profile) - 1, origin[cluster]))
         made += len(profile) - 1
     return out, np.concatenate(origins)
@@ -157,19 +157,22 @@ def _seen(target: NDArray[np.int32], origin: NDArray[np.int64], source: NDArray[
 
 
 def _refined(
-    letters: Letters, refs: NDArray[np.int64], targets: NDArray[np.int64], number: NDArray[np.int32],
+    letters: Letters, refs: NDArray[np.int64], common: tuple[NDArray[np.int64], NDArray[np.int64]],
+    number: NDArray[np.int32],
     origin: NDArray[np.int64], source: NDArray[np.int64],
 ) -> Letters:  # fmt: skip
-    """(n, words) letters that distinguish pointers to common targets. `targets`: (n, words, 3) or (words, 3).
+    """(n, words) letters that distinguish pointers to common targets.
 
-    `source`: the class of each of the n blocks, (n,), or (1,) of all.
+    `common`: (targets of clusters, (clusters, words, 3); the cluster in it of each of the n blocks, (n,), or (1,) of
+    all). `source`: the class of each block, likewise.
     """
     out = letters.copy()
     row, word = np.nonzero(refs >= 0)
     target = _seen(number[refs[row, word]], origin, source[row % len(source)])
-    common = targets[row, word] if targets.ndim == 3 else targets[word]
+    targets, owner = common
+    first = targets[owner[row % len(owner)], word]  # of words that are pointers: most are none
     for rank, letter in enumerate((Letter.FIRST, Letter.SECOND, Letter.THIRD)):
-        is_rank = (common[:, rank] == target) & (target >= 0)
+        is_rank = (first[:, rank] == target) & (target >= 0)
         out[row[is_rank], word[is_rank]] = letter
     return out
 
@@ -210,7 +213,7 @@ def _choose(
         for low in range(0, len(nodes), _BATCH):
             batch = nodes[low : low + _BATCH]
             letters, _, refs = reader.read(batch, most)
-            letters = _refined(letters, refs, targets[:most], number, origin, origin[cluster : cluster + 1])
+            letters = _refined(letters, refs, (targets, np.zeros(1, np.int64)), number, origin, origin[[cluster]])
             choice = np.argmax(likelihood(profile[:, words], letters[:, words]), axis=1)
             out[batch] = np.where(choice > 0, made + choice - 1, cluster)
 

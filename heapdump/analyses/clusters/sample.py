@@ -134,8 +134,7 @@ class WordReader:
 
         A node that lies in several memory ranges of the dump counts as not there.
         """
-        letters = np.zeros((len(nodes), most), np.uint8)
-        values, refs = np.zeros((len(nodes), most), np.int64), np.full((len(nodes), most), -1, np.int64)
+        letters, (values, refs) = np.empty((len(nodes), most), np.uint8), np.empty((2, len(nodes), most), np.int64)
         order = np.argsort(nodes, kind="stable")
         for low in range(0, len(nodes), _MANY):
             batch = order[low : low + _MANY]
@@ -156,6 +155,8 @@ class WordReader:
             for phase in np.unique(place[place >= 0] % width).tolist():
                 here = np.flatnonzero((place >= 0) & (place % width == phase))
                 found = self._of_phase(nodes[of_width[here]], place[here], count[here], most, width)
+                if len(here) == len(nodes):
+                    return found
                 rows = of_width[here]
                 letters[rows], values[rows], refs[rows] = found
         return letters, values, refs
