@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.types.members import distinct_widths
 from heapdump.memory.mapped import MappedMemory
 
 Numbers = NDArray[np.int64]
@@ -32,7 +33,7 @@ def find_proxies(
     """
     found = [np.empty(0, np.int64)]
     known = np.unique(containers)
-    for width in np.unique(graph.widths).tolist():
+    for width in distinct_widths(graph.widths):
         nodes = np.flatnonzero((graph.size == 2 * width) & (graph.widths == width))
         place = _words(memory, graph.start[nodes], width)
         nodes, place = nodes[place != 0], place[place != 0]

@@ -193,7 +193,7 @@ def source_words(
     of one width, and of one place of their words in the file's, come together.
     """
     start, size, widths = bounds
-    for width in _distinct(widths):
+    for width in distinct_widths(widths):
         for part in batches(len(start)):
             if flags[0] is not None and not (flags[0][part] & np.uint8(flags[1])).any():
                 continue
@@ -250,8 +250,10 @@ def _places(
     return (place[:many], source[:many], count[:many]), others
 
 
-def _distinct(widths: NDArray[np.uint8]) -> list[int]:
-    """The distinct widths, ascending."""
+def distinct_widths(widths: NDArray[np.uint8]) -> list[int]:
+    """The distinct widths of pointers, 4 and 8, ascending."""
+    if widths.strides == (0,):  # one element stands for all
+        widths = widths[:1]
     return [width for width in (4, 8) if any((widths[part] == width).any() for part in batches(len(widths)))]
 
 
@@ -302,7 +304,7 @@ def _are_iterators(memory: MappedMemory, graph: PointerGraph, found: ContainerTa
     """
     out = np.zeros(len(found), bool)
     widths = graph.widths[found.buffer].astype(np.int64)
-    for width in _distinct(graph.widths):
+    for width in distinct_widths(graph.widths):
         rows = np.flatnonzero((found.kind == Container.VECTOR) & (found.used == 0) & (widths == width))
         slot, _ = memory.gather(place_of(graph, found, rows) + np.uint64(3 * width), width)
         block, _ = memory.gather(slot, width)

@@ -32,7 +32,14 @@ from heapdump.analyses.containers.trees import find_trees
 from heapdump.analyses.graph.node_places import Integers
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.sweep import Edges
-from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
+from heapdump.analyses.types.members import (
+    Container,
+    ContainerTable,
+    addresses_of,
+    distinct_widths,
+    module_areas,
+    source_words,
+)
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.container_nodes import heads_of, leading_to, pairs_of, rings_of, trees_of
@@ -132,7 +139,7 @@ def find_nodes(
             *find_mfc(process, graph, of_width),
         ):  # fmt: skip
             joined.add(found)
-    for width in np.unique(graph.widths).tolist():
+    for width in distinct_widths(graph.widths):
         for found in find_qt_maps(memory, graph, width):
             joined.add(found)
     presence = Presence(process, [RUST])
