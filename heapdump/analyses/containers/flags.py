@@ -18,13 +18,17 @@ from heapdump.kernels.counted_members import headers_of
 from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 
+_FEW = 4
+"""The headers of targets alone are read where there are so many nodes to a pointer, or more."""
+
 
 @dataclass(frozen=True)
 class ContainerFlags:
     """The flags of the n nodes of a graph, (n,) uint8 each.
 
     Attributes:
-        header: the kind of container whose header the node begins with (`kernels.counted_members`); 0 for none.
+        header: the kind of container whose header the node begins with (`kernels.counted_members`); 0 for none, and it
+            may be 0 for a node that nothing points to.
         wanted: bits of `kernels.container_flags`: the searches that may find a container in the node.
     """
 
@@ -61,9 +65,23 @@ def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
     low, high = (int(start.min()), int((start + size).max())) if len(start) else (0, 0)
     out = np.zeros(len(graph), np.uint8)
     for words, width, (place, nodes, _) in source_words(
-        memory, graph.edges, (graph.start, graph.size, graph.widths), needs=(0, 4)
+        memory, graph.edges, (graph.start, graph.size, graph.widths), needs=(0, 4), flags=(_targets(graph), 1)
     ):
         kinds = np.zeros(len(nodes), np.uint8)
         run(headers_of, len(graph), words, width, place, graph.size[nodes], low, high, kinds)
         out[nodes] = kinds
+    return out
+
+
+def _targets(graph: PointerGraph) -> NDArray[np.uint8] | None:
+    """1 for each node that a pointer leads to, (n,); None where that may be most nodes.
+
+    The header of another node is of no use: `kernels.counted_members.counted_of` comes to headers by pointers alone.
+    """
+    pointers = (graph.edges.targets, graph.root_edges.targets)
+    if sum(map(len, pointers)) * _FEW > len(graph):
+        return None
+    out = np.zeros(len(graph), np.uint8)
+    for targets in pointers:
+        out[np.where(targets < 0, -1 - targets, targets)] = 1
     return out

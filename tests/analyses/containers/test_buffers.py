@@ -58,6 +58,16 @@ def test_a_member_of_a_block_is_found(open_built, arch, name):
     assert found_in(open_built, blocks) == [expected(owner + 2 * blocks.pointer, member)]
 
 
+@pytest.mark.parametrize("name", [name for name in MAKES if "Qt 5" in name or "CString" in name])
+def test_a_header_is_found_where_most_blocks_have_no_pointer_to_them(open_built, name):
+    blocks = Buffers("x64")
+    member = MAKES[name](blocks)
+    owner = blocks.add(blocks.words(2, 0xFFFFFFF1) + member.content + blocks.words(0xFFFFFFF1, 5))
+    for _ in range(200):
+        blocks.add(blocks.words(2, 7, 9))
+    assert found_in(open_built, blocks) == [expected(owner + 2 * blocks.pointer, member)]
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("name", MAKES)
 def test_one_in_the_data_of_a_module_is_found(open_built, arch, name):
