@@ -216,6 +216,15 @@ class VsChunks:
             at, before = at + header.size, header.size
         return _LONG_CHAIN
 
+    def leads_to(self, start: int, at: int) -> bool:
+        """True where the headers from granule `start` on, each behind the chunk before it, lead to granule `at`."""
+        while start < at:
+            size = self.header(start).size
+            if size <= 0:
+                return False
+            start += size
+        return start == at
+
     def is_state_known(self, at: int, size: int, previous_size: int) -> bool:
         """True where the busy bits of a chunk with these right sizes can be believed.
 

@@ -125,7 +125,8 @@ class VsWalk:
         behind = next((header for header in sound if header[0] > at), None)
         walk.count_headers(1, 0)
         self._damaged += [address, chunks.address(before)]
-        if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
+        is_before_wrong = previous > 0 and bool(sound) and sound[0][0] - sound[0][1] == before
+        if is_before_wrong and not _is_stale(chunks, sound[0][0], at, behind):
             # the size of the chunk before is wrong: the header that really follows names the right one
             named = self._likeliest(chunks, sound, before)
             is_cut = self._lacks_header(batch, chunks.address(before))
@@ -230,3 +231,13 @@ class VsWalk:
             self._walk.add_gap(f"{self._walk.name}: damaged all over, some chunks behind damage are missing")
             return []
         return chunks.sound_from(first, starts)
+
+
+def _is_stale(chunks: VsChunks, place: int, at: int, behind: tuple[int, int] | None) -> bool:
+    """True where the sound header at `place`, which contradicts the chunk before it, is one of a former life.
+
+    Then the damaged header at granule `at` names the size that the header `behind` it, (granule, size of the chunk
+    before), gives it, and no chunk from `place` on ends at `at`.
+    """
+    is_named = behind is not None and behind[0] - at == behind[1] == chunks.header(at).size
+    return is_named and not chunks.leads_to(place, at)

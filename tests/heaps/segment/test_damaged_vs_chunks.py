@@ -117,8 +117,8 @@ def test_absent_pages_inside_a_free_chunk_make_nothing_doubtful(open_built):
         assert blocks(snapshot) == truth.busy
 
 
-def test_a_header_of_a_former_life_does_not_hide_the_chunk_behind(open_built):
-    """Two headers name the damaged chunk as the one before: the one with the longer chain ends it, and that is in doubt."""
+def former_life() -> tuple[BuiltDump, SegmentTruth, int, int, int]:
+    """(dump, truth, a chunk, the one behind it, a stale header inside it, which names the chunk as the one before)."""
     heap = SegmentHeapBuilder(arch="x64", build=19041, base=BASE, seed=4)
     heap.segment(BASE + 0x400000)
     heap.chunks([200] * 40)
@@ -133,10 +133,24 @@ def test_a_header_of_a_former_life_does_not_hide_the_chunk_behind(open_built):
     end = free + ((peek(dump, free) ^ free ^ key) >> 16 & 0xFFFF) * 16
     stale = large + 0x800
     old = (end - stale) // 16 << 16 | (stale - large) // 16 << 32
-    with open_built(poke(dump, (stale, word(old ^ stale ^ key)), (large + 2, word(0x1357, 2)))) as snapshot:
+    return poke(dump, (stale, word(old ^ stale ^ key))), truth, large, following, stale
+
+
+def test_a_header_of_a_former_life_does_not_hide_the_chunk_behind(open_built):
+    """Two headers name the damaged chunk as the one before: the one with the longer chain ends it, and that is in doubt."""
+    dump, truth, large, following, stale = former_life()
+    with open_built(poke(dump, (large + 2, word(0x1357, 2)))) as snapshot:
         assert blocks(snapshot) == truth.busy
         assert [finding.address & ~0xF for finding in snapshot.walk.findings] == [large]
         assert any(f"ends at {stale:#x} or {following:#x} is in doubt" in gap for gap in snapshot.walk.gaps)
+
+
+def test_a_damaged_header_behind_one_of_a_former_life_hides_no_chunk(open_built):
+    """The damaged header names its own size as the next one does; no chunk of the former life ends there."""
+    dump, truth, _, following, _ = former_life()
+    with open_built(poke(dump, (following + 4, bytes.fromhex("43c6288b")))) as snapshot:
+        assert blocks(snapshot) == truth.busy
+        assert [finding.address & ~0xF for finding in snapshot.walk.findings] == [following]
 
 
 def test_a_chain_that_begins_where_the_subsegment_ends_reads_nothing():
