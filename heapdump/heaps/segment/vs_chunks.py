@@ -216,14 +216,19 @@ class VsChunks:
             at, before = at + header.size, header.size
         return _LONG_CHAIN
 
-    def leads_to(self, start: int, at: int) -> bool:
-        """True where the headers from granule `start` on, each behind the chunk before it, lead to granule `at`."""
-        while start < at:
-            size = self.header(start).size
-            if size <= 0:
+    def passes_over(self, start: int, at: int, is_missing: Callable[[int], bool]) -> bool:
+        """True where a chunk of the chain from granule `start` on reaches over granule `at`.
+
+        False where a chunk ends at `at`, and where a header before it is damaged, or `is_missing`: granule → True where
+        the dump lacks the header.
+        """
+        place, before = start, None
+        while place < at:
+            header = self.header(place)
+            if is_missing(place) or before not in (None, header.previous_size) or header.size <= 0 or header.busy > 1:
                 return False
-            start += size
-        return start == at
+            place, before = place + header.size, header.size
+        return place > at
 
     def is_state_known(self, at: int, size: int, previous_size: int) -> bool:
         """True where the busy bits of a chunk with these right sizes can be believed.

@@ -125,8 +125,8 @@ class VsWalk:
         behind = next((header for header in sound if header[0] > at), None)
         walk.count_headers(1, 0)
         self._damaged += [address, chunks.address(before)]
-        is_before_wrong = previous > 0 and bool(sound) and sound[0][0] - sound[0][1] == before
-        if is_before_wrong and not _is_stale(chunks, sound[0][0], at, behind):
+        sound = [one for one in sound if not self._is_stale(batch, chunks, one, (before, at), behind)]
+        if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
             # the size of the chunk before is wrong: the header that really follows names the right one
             named = self._likeliest(chunks, sound, before)
             is_cut = self._lacks_header(batch, chunks.address(before))
@@ -170,6 +170,25 @@ class VsWalk:
             address = chunks.address(start)
             self._walk.add_gap(f"{self._walk.name}: whether the chunk at {address:#x} ends at {places} is in doubt")
         return best
+
+    def _is_stale(
+        self, batch: WordBatch, chunks: VsChunks, one: tuple[int, int], places: tuple[int, int],
+        behind: tuple[int, int] | None,
+    ) -> bool:  # fmt: skip
+        """True where a sound header before a damaged one is stale, though it names the chunk before that as its own.
+
+        The damaged header and the next sound one name the same size for the chunk of the damaged header. So a chunk
+        begins there, and no living chunk reaches over it. False without a sound header `behind`.
+
+        `one`, `behind`: (granule of a sound header, granules of the chunk before it). `places`: (granule of the chunk
+        before the damaged header, granule of the damaged header).
+        """
+        before, at = places
+        if one[0] >= at or one[0] - one[1] != before:
+            return False
+        if behind is None or not behind[0] - at == behind[1] == chunks.header(at).size:
+            return False
+        return chunks.passes_over(one[0], at, lambda place: self._lacks_header(batch, chunks.address(place)))
 
     def _lacks_header(self, batch: WordBatch, address: int) -> bool:
         """True where a byte of the first word of the header at an address is not in the dump."""
@@ -231,13 +250,3 @@ class VsWalk:
             self._walk.add_gap(f"{self._walk.name}: damaged all over, some chunks behind damage are missing")
             return []
         return chunks.sound_from(first, starts)
-
-
-def _is_stale(chunks: VsChunks, place: int, at: int, behind: tuple[int, int] | None) -> bool:
-    """True where the sound header at `place`, which contradicts the chunk before it, is one of a former life.
-
-    Then the damaged header at granule `at` names the size that the header `behind` it, (granule, size of the chunk
-    before), gives it, and no chunk from `place` on ends at `at`.
-    """
-    is_named = behind is not None and behind[0] - at == behind[1] == chunks.header(at).size
-    return is_named and not chunks.leads_to(place, at)
