@@ -123,7 +123,7 @@ def _best_descriptors(
     for struct in structs:
         for is_before_16299 in (is_early, not is_early):
             descriptors = _Descriptors(raw, absent, unit, struct, is_before_16299=is_before_16299)
-            if descriptors.score >= 1 + _KNOWN_KIND_WEIGHT:  # every unit lies in a sound range of a known kind
+            if descriptors.score >= 1 + _KNOWN_KIND_WEIGHT:  # that of a heap without contradictions
                 return descriptors
             tried.append(descriptors)
     usual = max(tried[::2], key=lambda descriptors: descriptors.score)
@@ -243,16 +243,23 @@ class _Descriptors:
     def _lengths(self) -> NDArray[np.int64]:
         """Units of each range at its first descriptor, 0 elsewhere: UnitSize, cut at the next range.
 
-        UnitSize of other units in use numbers them: a unit behind the end with the next number extends the range.
+        The same byte of the other units in use is the unit's number in its range (§6.3). Where the units behind the end
+        go on with the numbers, UnitSize is too small, and they belong to the range.
         """
         place = np.where(self.is_first, np.arange(DESCRIPTORS), DESCRIPTORS)
         following = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
         following = np.concatenate([following[:, 1:], np.full((len(place), 1), DESCRIPTORS)], axis=1)
         lengths = np.where(self.is_first, following - np.arange(DESCRIPTORS), 0)
         cut = np.where(self.is_first & (self.units > 0), np.minimum(lengths, self.units), lengths)
-        behind = np.minimum(np.arange(DESCRIPTORS) + cut, DESCRIPTORS - 1)
-        numbers = np.take_along_axis(np.where(self.in_use & ~self.is_signed, self.units, 0), behind, axis=1)
-        return np.where(self.in_use & (cut < lengths) & (numbers == cut), lengths, cut)
+        first = np.maximum.accumulate(np.where(self.is_first, np.arange(DESCRIPTORS), 0), axis=1)
+        number = np.arange(DESCRIPTORS) - first
+        goes_on = self.in_use & ~self.is_signed & (self.units == number) & (number > 0)
+        # the first unit at or behind each one that does not go on with the numbers
+        stop = np.where(goes_on, DESCRIPTORS, np.arange(DESCRIPTORS))
+        stop = np.concatenate([stop, np.full((len(stop), 1), DESCRIPTORS)], axis=1)
+        stop = np.minimum.accumulate(stop[:, ::-1], axis=1)[:, ::-1]
+        end = np.take_along_axis(stop, np.minimum(np.arange(DESCRIPTORS) + cut, DESCRIPTORS), axis=1)
+        return np.where(self.in_use & (cut > 0), np.minimum(end - np.arange(DESCRIPTORS), lengths), cut)
 
     def _sound(self) -> NDArray[np.bool_]:
         """True for first descriptors that no other descriptor contradicts.
