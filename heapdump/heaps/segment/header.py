@@ -22,6 +22,8 @@ DESCRIPTORS = 256
 
 _UNIT_SHIFTS = range(12, 21)
 _MOST_PAGES_SHIFT = 8
+"""The greatest PagesPerUnitShift: units of 1 MiB, as the greatest UnitShift."""
+
 _LARGE_UNIT = 0x10000
 _MOST_OWN_BYTES = 1 << 30
 _COMPARED_SEGMENTS = 2
@@ -118,9 +120,10 @@ def _context_places(layout: Layout, heap: int) -> list[int]:
 
 
 def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext | None:
-    """The context at an address; None unless two of its three members for heap, mask and shift hold.
+    """The context at an address; None unless two of Heap, SegmentMask and UnitShift hold.
 
-    Of two different units, by the mask and by the shift, PagesPerUnitShift tells the right one.
+    Heap must be the heap; the other two must give the unit that is used. Where they give different units,
+    PagesPerUnitShift decides; where it gives neither, the mask does.
     """
     fields = view.struct("_HEAP_SEG_CONTEXT", address, layout)
     if fields is None:
@@ -133,7 +136,7 @@ def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext 
     names_heap = fields["Heap"] == heap
     if unit is None or (by_mask == unit) + (by_shift == unit) + names_heap < 2:
         return None
-    is_consistent = by_mask == by_shift and names_heap and 0 < fields["FirstDescriptorIndex"] < DESCRIPTORS
+    is_consistent = by_mask == by_shift == by_pages and names_heap and 0 < fields["FirstDescriptorIndex"] < DESCRIPTORS
     head = address + layout["_HEAP_SEG_CONTEXT"].offset("SegmentListHead")
     return SegContext(address, head, unit, fields["SegmentCount"], is_consistent)
 

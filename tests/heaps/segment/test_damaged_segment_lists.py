@@ -67,10 +67,11 @@ def test_an_absent_segment_header_hides_no_other_segment(open_built, generation,
 
 
 @WITH_CONTEXTS
-@pytest.mark.parametrize("member", ["mask", "shift", "heap"])
+@pytest.mark.parametrize("member", ["mask", "shift", "pages", "heap"])
 def test_a_damaged_member_of_a_context_is_a_finding(open_built, generation, member):
     dump, truth, layout = three_segments(generation)
-    at = context(truth, layout) + {"mask": 2, "shift": layout.shift, "heap": layout.context_heap + 1}[member]
+    places = {"mask": 2, "shift": layout.shift, "pages": layout.shift + 1, "heap": layout.context_heap + 1}
+    at = context(truth, layout) + places[member]
     with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 0x41])))) as snapshot:
         assert blocks(snapshot) == truth.busy
         assert findings(snapshot) == ["segment"]
