@@ -78,7 +78,7 @@ def _with_key(reader: HeapReader, own: Collection[int], accepts: Callable[[int],
 def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
     """The block; where its CommitSize differs from the memory map, which is damage, with the bytes of the map.
 
-    The committed pages from the list entry to the end of the reservation are its own (every recorded block).
+    CommitSize is all that is committed from the list entry to the end of the reservation (§2.6).
     """
     regions = reader.process.regions
     if not regions.is_complete_map:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from heapdump.blocks.heap import Segment
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.discovery import FRONT_ENDS
+from heapdump.heaps.nt.segment_repair import header_bytes
 from heapdump.layouts import Layout
 from heapdump.process.model import View
 
@@ -146,16 +147,17 @@ def lists_block(context: HeapContext) -> int:
 def _first_block(view: View, layout: Layout, heap: int, segments: Sequence[Segment]) -> int:
     """User address of the first entry of the heap's own segment; 0 where its header is not in the dump.
 
-    That entry follows the header of the segment (recorded, XP). Where FirstEntry leads to no lists, which it has no
-    second witness for, and lists lie there, it is damaged.
+    If FirstEntry leads to no lists, and lists lie behind the segment's header, where the first entry of every recorded
+    segment of XP is, FirstEntry is damaged (`segment_repair`), and that place is used.
     """
-    struct, granule = layout["_HEAP_SEGMENT"], view.granularity
     own = next((segment.address for segment in segments if segment.span.start == heap), 0)
-    entry = view.space.try_pointer(own + struct.offset("FirstEntry")) if own else None
-    behind = own + -(-struct.size // granule) * granule
-    if entry and entry != behind and not _has_lists(view, layout, entry + granule):
-        entry = behind if _has_lists(view, layout, behind + granule) else entry
-    return entry + granule if entry else 0
+    entry = view.space.try_pointer(own + layout["_HEAP_SEGMENT"].offset("FirstEntry")) if own else None
+    if entry is None:
+        return 0
+    behind = own + header_bytes(view, layout)
+    if entry != behind and not _has_lists(view, layout, entry + view.granularity):
+        entry = behind if _has_lists(view, layout, behind + view.granularity) else entry
+    return entry + view.granularity if entry else 0
 
 
 def _has_lists(view: View, layout: Layout, user: int) -> bool:

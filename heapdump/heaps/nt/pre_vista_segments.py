@@ -210,18 +210,22 @@ def _has_entries(reader: HeapReader, segment: Segment, number: int) -> bool:
 def _counted_ranges(
     reader: HeapReader, segment: int, span: Span, node: int, counted_bytes: int
 ) -> tuple[tuple[Span, ...], bool]:
-    """(ranges ascending; True where none can be missing). Their bytes must be `counted_bytes`, those of the segment."""
+    """(ranges ascending, corrected by the memory map; True where none can be missing).
+
+    `counted_bytes`: NumberOfUnCommittedPages * 4096 of the segment. Ranges of another sum are an error.
+    """
     ranges, has_all = _uncommitted_ranges(reader, span, node)
     mapped = mapped_ranges(reader.process.regions, span, ranges, counted_bytes) if has_all else None
-    total, head = sum(one.size for one in ranges), segment + reader.layout["_HEAP_SEGMENT"].offset("UnCommittedRanges")
-    name = f"list of uncommitted ranges of segment {segment:#x}"
+    struct = reader.layout["_HEAP_SEGMENT"]
+    head, counter = segment + struct.offset("UnCommittedRanges"), segment + struct.offset("NumberOfUnCommittedPages")
+    total, name = sum(one.size for one in ranges), f"list of uncommitted ranges of segment {segment:#x}"
     if mapped is not None:
-        report_ranges(reader, name, head, ranges, mapped)
+        report_ranges(reader, name, (head, counter), ranges, mapped)
         return tuple(mapped), True
     if has_all and total != counted_bytes:
         message = f"the {name} of heap {reader.address:#x} holds {total:,} bytes, the segment says {counted_bytes:,}"
-        texts = f"{counted_bytes}", f"{total}"
-        reader.add_damage(Finding("ucr", "error", reader.address, head, 4, message, *texts), message)
+        length, texts = reader.view.pointer_bytes, (f"{counted_bytes}", f"{total}")
+        reader.add_damage(Finding("ucr", "error", reader.address, head, length, message, *texts), message)
         return ranges, False
     return ranges, has_all
 

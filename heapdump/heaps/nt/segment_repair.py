@@ -12,6 +12,8 @@ from typing import NamedTuple
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE
 from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.layouts import Layout
+from heapdump.process.model import View
 from heapdump.spans import Span
 
 _ENOUGH = 3
@@ -85,6 +87,11 @@ def _ends(reserved: Span, end: int) -> bool:
     return end % PAGE == 0 and reserved.start < end <= reserved.end <= end + PAGE
 
 
+def header_bytes(view: View, layout: Layout) -> int:
+    """Bytes from the header of a segment to its first entry, except in a heap's own segment from Vista on [REC]."""
+    return -(-layout["_HEAP_SEGMENT"].size // view.granularity) * view.granularity
+
+
 def _signature(reader: HeapReader) -> str:
     return "SegmentSignature" if "SegmentSignature" in reader.layout["_HEAP_SEGMENT"] else "Signature"
 
@@ -100,5 +107,8 @@ def _members(reader: HeapReader, address: int, span: Span, fields: dict[str, int
     }
     for name, expected in exact.items():
         yield _SegmentMember(name, fields[name] == expected, expected, fields[name])
-    first = fields["FirstEntry"]
-    yield _SegmentMember("FirstEntry", address < first <= address + PAGE, None, first)
+    first, behind = fields["FirstEntry"], address + header_bytes(reader.view, reader.layout)
+    if address == reader.address:  # the header of the heap, whose size is not known, lies behind that of the segment
+        yield _SegmentMember("FirstEntry", address < first <= address + PAGE, None, first)
+    else:
+        yield _SegmentMember("FirstEntry", first == behind, behind, first)

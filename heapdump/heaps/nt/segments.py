@@ -142,7 +142,8 @@ def _segment_span(reader: HeapReader, address: int) -> Span | None:
 def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     """The segment with its uncommitted ranges.
 
-    Their bytes must be those that the segment counts: NumberOfUnCommittedPages * 4096.
+    Their bytes must be those that the segment counts: NumberOfUnCommittedPages * 4096. Else the memory map corrects
+    them (`mapped_ranges`), or some may be missing; both are an error.
     """
     layout, heap = reader.layout, reader.address
     fields = reader.view.struct("_HEAP_SEGMENT", address, layout) or {}
@@ -159,7 +160,8 @@ def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     has_all = linked.is_closed and total == counted_bytes and total == sum(one.size for one in listed)
     mapped = mapped_ranges(reader.process.regions, span, ranges, counted_bytes) if fields and linked.is_closed else None
     if mapped is not None:
-        report_ranges(reader, name, head, listed, mapped)
+        counter = address + layout["_HEAP_SEGMENT"].offset("NumberOfUnCommittedPages")
+        report_ranges(reader, name, (head, counter), ranges, mapped)
         return Segment(address, span, tuple(mapped), counted_bytes, has_all_ranges=True)
     if fields and linked.is_closed and not has_all:
         message = f"the {name} of heap {heap:#x} holds {plural(total, 'byte')}, the segment says {counted_bytes:,}"

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.blocks.kind import HeapKind
+from heapdump.layouts import load
 from tests.builders import BuiltDump, BuiltHeap
 from tests.builders.nt_heap_layout import heap_layout
 from tests.heaps.nt.lfh_plans import back_end_rows
 from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, assert_extents, heap_of, process_of
-from tests.patching import poke, position, word
+from tests.patching import peek, poke, position, word
 
 MODERN = [g for g in REPRESENTATIVES if str(g) in ("x64-7601", "x86-19041", "x64-19041")]
 LIST_HEADS = {"x64-7601": (0x128, 0x18), "x86-19041": (0xA4, 0x10), "x64-19041": (0x120, 0x18)}
@@ -132,6 +133,20 @@ def test_a_range_that_contradicts_the_memory_map_is_corrected_by_it(open_built, 
         assert {f.kind for f in found.findings} == {"ucr"}
         assert sorted((u.start, u.end) for s in found.segments for u in s.uncommitted) == [*heap.truth.uncommitted]
         assert len(snapshot.explained_findings) == 1 and found.is_fully_walked
+
+
+@pytest.mark.parametrize("generation", [Generation("x86", 2600), Generation("x64", 3790), *MODERN], ids=str)
+def test_a_wrong_number_of_uncommitted_pages_is_the_damage_where_list_and_map_agree(open_built, generation):
+    heap, built = segmented(generation)
+    with open_built(built) as snapshot:
+        (sound,) = snapshot.heaps
+        struct = load(sound.layout or "")["_HEAP_SEGMENT"]
+    at = sound.segments[1].address + struct.offset("NumberOfUnCommittedPages")
+    with open_built(poke(built, (at, word(peek(built, at, 4) ^ 2, 4)))) as snapshot:
+        (found,) = snapshot.heaps
+        assert [(f.kind, f.address) for f in found.findings] == [("ucr", at)]
+        assert sorted((u.start, u.end) for s in found.segments for u in s.uncommitted) == [*heap.truth.uncommitted]
+        assert found.is_fully_walked
 
 
 # --- random damage

@@ -78,6 +78,7 @@ def test_the_block_of_the_lists_is_internal_whatever_first_entry_says(open_built
         expected = users(snapshot)
     with open_built(poke(built, (place, word(peek(built, place, wide) ^ 1 << bit, wide)))) as snapshot:
         assert users(snapshot) == expected
+        assert [finding.address for finding in snapshot.heaps[0].findings] == [place]
 
 
 def users(snapshot: Snapshot) -> list[int]:
