@@ -163,16 +163,16 @@ def _refined(
 ) -> Letters:  # fmt: skip
     """(n, words) letters that distinguish pointers to common targets.
 
-    `common`: (targets of clusters, (clusters, words, 3); the cluster in it of each of the n blocks, (n,), or (1,) of
-    all). `source`: the class of each block, likewise.
+    `common`: (common targets of each cluster, (clusters, words, 3), -1 for none; the cluster of each block, (n,), or
+    (1,) where all blocks are of one). `source`: the class of each block, (n,) or (1,).
     """
     out = letters.copy()
     row, word = np.nonzero(refs >= 0)
     target = _seen(number[refs[row, word]], origin, source[row % len(source)])
     targets, owner = common
-    first = targets[owner[row % len(owner)], word]  # of words that are pointers: most are none
+    wanted = targets[owner[row % len(owner)], word]  # rows for pointers only: few words are pointers
     for rank, letter in enumerate((Letter.FIRST, Letter.SECOND, Letter.THIRD)):
-        is_rank = (first[:, rank] == target) & (target >= 0)
+        is_rank = (wanted[:, rank] == target) & (target >= 0)
         out[row[is_rank], word[is_rank]] = letter
     return out
 

@@ -19,7 +19,7 @@ from heapdump.large_arrays import batches
 from heapdump.memory.mapped import MappedMemory
 
 _FEW = 4
-"""The headers of targets alone are read where there are so many nodes to a pointer, or more."""
+"""From this many nodes for each pointer on, only the headers of nodes that a pointer leads to are read."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ContainerFlags:
 
     Attributes:
         header: the kind of container whose header the node begins with (`kernels.counted_members`); 0 for none, and it
-            may be 0 for a node that nothing points to.
+            may be 0 for a node that begins with a header, where no pointer leads to the node.
         wanted: bits of `kernels.container_flags`: the searches that may find a container in the node.
     """
 
@@ -74,7 +74,7 @@ def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
 
 
 def _targets(graph: PointerGraph) -> NDArray[np.uint8] | None:
-    """1 for each node that a pointer leads to, (n,); None where that may be most nodes.
+    """1 for each node that a pointer leads to, else 0, (n,); None where the pointers are more than a quarter of them.
 
     The header of another node is of no use: `kernels.counted_members.counted_of` comes to headers by pointers alone.
     """

@@ -43,7 +43,7 @@ class ExplainedFinding:
         finding: the finding.
         judgement: the bug and the candidates.
         block: the damaged block; None where no block is known there.
-        around: finding → the memory around it.
+        around: reads the memory around a finding; the dump must be open.
         alike: number of other findings of this kind whose first candidate has the same size.
         alike_stack: number of other findings of this kind whose first candidate has the same allocation stack; None
             where no stack is recorded.
@@ -61,7 +61,7 @@ class ExplainedFinding:
     incident: int = 0
 
     def of_incident(self, number: int, bug: BugKind | None) -> ExplainedFinding:
-        """The same finding as one of an incident, whose bug is `bug`."""
+        """A copy that belongs to incident `number`, whose bug is `bug`; None where that is no bug, or not known."""
         known = self.judgement
         judged = known if bug is known.bug else Judgement(bug, known.culprit, known.candidates, known.start)
         return ExplainedFinding(
@@ -70,7 +70,10 @@ class ExplainedFinding:
 
     @property
     def evidence(self) -> DamageEvidence:
-        """The memory around it. Read anew each time: of thousands of findings few are shown."""
+        """The memory around it; without the meaning of its bytes for a report of Windows.
+
+        Read at each call: of thousands of findings few are shown.
+        """
         found = self.around(self.finding)
         return found if self.report is None else replace(found, meaning="")
 
@@ -195,7 +198,7 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 
 class _Judged(NamedTuple):
-    """A finding with its judgement, and the damaged block."""
+    """A finding with its judgement, and the damaged block; None where no block is known there."""
 
     finding: Finding
     judgement: Judgement

@@ -88,7 +88,7 @@ def report_context(
 
 
 def _instruction(process: Process) -> FaultingInstruction | None:
-    """The instruction at the exception; without one the code that reads instructions is not loaded."""
+    """The instruction at the exception; None without an exception, and then no code for instructions is loaded."""
     if process.exception is None:
         return None
     from heapdump.process.stacks.faulting import faulting_instruction

@@ -251,7 +251,7 @@ def _places(
 
 
 def distinct_widths(widths: NDArray[np.uint8]) -> list[int]:
-    """The distinct widths of pointers, 4 and 8, ascending."""
+    """The widths of pointers that occur, of 4 and 8 bytes, ascending."""
     if widths.strides == (0,):  # one element stands for all
         widths = widths[:1]
     return [width for width in (4, 8) if any((widths[part] == width).any() for part in batches(len(widths)))]
