@@ -17,6 +17,7 @@ from heapdump.blocks.heap import Segment
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import DESCRIPTORS
+from heapdump.heaps.segment.range_lengths import range_lengths
 from heapdump.layouts import Struct
 from heapdump.memory.space import AddressSpace
 
@@ -241,25 +242,8 @@ class _Descriptors:
         return spurious
 
     def _lengths(self) -> NDArray[np.int64]:
-        """Units of each range at its first descriptor, 0 elsewhere: UnitSize, cut at the next range.
-
-        The same byte of the other units in use is the unit's number in its range (§6.3). Where the units behind the end
-        go on with the numbers, UnitSize is too small, and they belong to the range.
-        """
-        place = np.where(self.is_first, np.arange(DESCRIPTORS), DESCRIPTORS)
-        following = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
-        following = np.concatenate([following[:, 1:], np.full((len(place), 1), DESCRIPTORS)], axis=1)
-        lengths = np.where(self.is_first, following - np.arange(DESCRIPTORS), 0)
-        cut = np.where(self.is_first & (self.units > 0), np.minimum(lengths, self.units), lengths)
-        first = np.maximum.accumulate(np.where(self.is_first, np.arange(DESCRIPTORS), 0), axis=1)
-        number = np.arange(DESCRIPTORS) - first
-        goes_on = self.in_use & ~self.is_signed & (self.units == number) & (number > 0)
-        # the first unit at or behind each one that does not go on with the numbers
-        stop = np.where(goes_on, DESCRIPTORS, np.arange(DESCRIPTORS))
-        stop = np.concatenate([stop, np.full((len(stop), 1), DESCRIPTORS)], axis=1)
-        stop = np.minimum.accumulate(stop[:, ::-1], axis=1)[:, ::-1]
-        end = np.take_along_axis(stop, np.minimum(np.arange(DESCRIPTORS) + cut, DESCRIPTORS), axis=1)
-        return np.where(self.in_use & (cut > 0), np.minimum(end - np.arange(DESCRIPTORS), lengths), cut)
+        """Units of each range at its first descriptor, 0 elsewhere."""
+        return range_lengths(self.is_first, self.in_use, self.is_signed, self.units)
 
     def _sound(self) -> NDArray[np.bool_]:
         """True for first descriptors that no other descriptor contradicts.
