@@ -156,3 +156,24 @@ def test_a_damaged_header_behind_one_of_a_former_life_hides_no_chunk(open_built)
 def test_a_chain_that_begins_where_the_subsegment_ends_reads_nothing():
     chunks = VsChunks(np.zeros(4, np.int64), 0, 2, ChunkCoding(2, 0, 0))
     assert [chunks.chain_length(at) for at in (2, 3)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "missing", "expected"),
+    [
+        ({2: (3, 2, 1), 5: (6, 3, 1)}, (), True),  # the second chunk reaches over granule 8
+        ({2: (3, 2, 1), 5: (3, 3, 1)}, (), False),  # it ends there
+        ({2: (3, 2, 1), 5: (6, 3, 1)}, (5,), False),  # its header is not in the dump
+        ({2: (3, 2, 1), 5: (6, 4, 1)}, (), False),  # its header names another size before it
+        ({2: (3, 2, 1), 5: (6, 3, 2)}, (), False),  # busy can only be 0 or 1
+        ({2: (3, 2, 1)}, (), False),  # zeros are no header
+    ],
+)
+def test_only_headers_that_hold_reach_over_a_granule(headers, missing, expected):
+    words = np.zeros(24, np.int64)
+    for at, (size, before, busy) in headers.items():
+        words[2 * at] = (size << 16 | before << 32 | busy << 48) ^ (16 * at)
+    for at in range(12):
+        words[2 * at] = words[2 * at] or 16 * at
+    chunks = VsChunks(words, 0, 12, ChunkCoding(2, 0, 0))
+    assert chunks.passes_over(2, 8, missing.__contains__) is expected
