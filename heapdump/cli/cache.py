@@ -13,7 +13,7 @@ from heapdump.errors import WrongUsage
 from heapdump.render.text import plural, size
 
 if TYPE_CHECKING:
-    from heapdump.cache.contents import Entry
+    from heapdump.cache.contents import Cleared, Entry
 
 
 @click.command("cache", context_settings=CONTEXT)
@@ -34,39 +34,44 @@ def command(clear: bool, compiles: bool, as_json: bool) -> int:
     heapdump cache --clear
     heapdump cache --compile
     """
-    if compiles:
-        return _compile(as_json=as_json)
     from heapdump.cache import contents
     from heapdump.cache.store import cache_folder
 
-    cleared = contents.clear() if clear else None
-    left = contents.entries()
-    deleted = cleared.deleted if cleared else ()
+    data: dict[str, object] = {}
+    if clear or not compiles:
+        cleared = contents.clear() if clear else None
+        left, folder = contents.entries(), str(cache_folder())
+        data |= _record(folder, left, cleared.deleted if cleared else ())
+        if not as_json:
+            _show(folder, left, cleared)
+    if compiles:
+        present, made = _compile()
+        data |= {"compiled": made, "kept": present}
+        if not as_json:
+            click.echo(f"compiled: {plural(made, 'loop')}; there already: {present}")
     if as_json:
-        click.echo(json.dumps(_record(str(cache_folder()), left, deleted), indent=1))
-        return 0
+        click.echo(json.dumps(_envelope(data), indent=1))
+    return 0
+
+
+def _show(folder: str, left: tuple[Entry, ...], cleared: Cleared | None) -> None:
+    """The indexes that are `left`, a line each, below what was `cleared`."""
     if cleared is not None:
-        click.echo(f"deleted: {_sum(deleted)}")
-    click.echo(f"{cache_folder()}: {_sum(left)}")
+        click.echo(f"deleted: {_sum(cleared.deleted)}")
+    click.echo(f"{folder}: {_sum(left)}")
     for entry in left:
         used = "half-written" if entry.last_used is None else _time(entry.last_used)
         click.echo(f"{size(entry.bytes):>10}  {used:<20}  {entry.folder.name}")
-    return 0
 
 
-def _compile(*, as_json: bool) -> int:
-    """Compiles the kernels; the exit code."""
+def _compile() -> tuple[int, int]:
+    """Compiles the kernels; (already there, compiled now)."""
     from heapdump import kernels
 
     try:
-        present, made = kernels.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
+        return kernels.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
     except ImportError as error:
         raise WrongUsage(f"loops are compiled by numba, which is not installed: {error}") from error
-    if as_json:
-        click.echo(json.dumps(_envelope({"compiled": made, "kept": present}), indent=1))
-    else:
-        click.echo(f"compiled: {plural(made, 'loop')}; there already: {present}")
-    return 0
 
 
 def _sum(found: tuple[Entry, ...]) -> str:
@@ -83,11 +88,10 @@ def _record(folder: str, left: tuple[Entry, ...], deleted: tuple[Entry, ...]) ->
         {"name": entry.folder.name, "bytes": entry.bytes, "files": entry.files, "last_used": entry.last_used}
         for entry in left
     ]
-    data = {
+    return {
         "folder": folder, "bytes": sum(entry.bytes for entry in left), "indexes": entries,
         "deleted_bytes": sum(entry.bytes for entry in deleted),
     }  # fmt: skip
-    return _envelope(data)
 
 
 def _envelope(data: dict[str, object]) -> dict[str, object]:

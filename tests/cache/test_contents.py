@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import heapdump
 from heapdump.cache.contents import clear, entries
 from heapdump.cache.store import MANIFEST
+from heapdump.cli import run
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.posix import needs_links
 
@@ -60,6 +62,22 @@ def test_clear_deletes_every_index_and_nothing_else(root: Path, tmp_path: Path) 
     assert entries() == ()
     assert sorted(path.name for path in root.iterdir()) == ["0" * 32, "letter.txt", "photos"]
     assert (outside / "kept").exists()
+
+
+def test_clear_and_compile_are_both_done(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("heapdump.kernels.compile_known", lambda say: (60, 3))
+    assert run(["cache", "--clear", "--compile", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)["data"]
+    assert (data["deleted_bytes"] > 0, data["indexes"], data["compiled"], data["kept"]) == (True, [], 3, 60)
+    assert not list(root.glob("*/manifest.json"))
+    assert run(["cache", "--clear", "--compile"]) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "deleted",
+        str(root),
+        "compiled",
+    ]
 
 
 def test_an_index_that_cannot_be_deleted_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

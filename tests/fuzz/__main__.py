@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+from heapdump.kernels import compile_known
 from tests.fuzz.cases import Case, make_case
 from tests.samples import SAMPLES
 
@@ -129,6 +130,8 @@ def fuzz(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fuzz-")))
         found, dump = contents(folder, options.dumps), folder / "case.dmp"
+        with suppress(ImportError):  # no case pays for the machine code of a new checkout
+            compile_known(lambda _: None)
         worker = Worker(folder / "index")
         for number in _numbers(options):
             case, data = make_case(options.seed, number, found, folder)
