@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -27,6 +27,7 @@ from heapdump.errors import CannotWrite, WrongUsage
 from heapdump.fleet.buckets import buckets_of
 from heapdump.fleet.engine import Plan, run_all
 from heapdump.fleet.paths import dumps_of
+from heapdump.render.parquet import parquet_rows, parquet_writer
 from heapdump.render.view import Answer, Record
 
 _PATHS = Arguments("PATH...", lambda words: {"paths": words, "dump": None})
@@ -80,9 +81,12 @@ def command(
             report(len(rows) << 20, len(dumps) << 20)
     order = {path: number for number, path in enumerate(dumps)}
     rows.sort(key=lambda row: order[row["path"]])
+    too_large = list[str]()
     if parquet and write_parquet:
+        columns = parquet_rows(rows, NESTED)
         with output(parquet, map(Path, dumps)) as stream:
-            write_parquet([_flat(row) for row in rows], cast("TextIO", stream).buffer)
+            write_parquet(columns.rows, cast("TextIO", stream).buffer)
+        too_large = [f"{rows[i]['path']}: {name} is too large for {parquet}: null" for i, name in columns.too_large]
     found = buckets_of(rows)
     shown = request.rows(rows, lambda row: row)
     answer = Answer(
@@ -91,7 +95,8 @@ def command(
         records=lambda: iter(shown),
         page=lambda: page(request, shown, found),
         gaps=tuple(f"{row['path']}: {row['error']}" for row in rows if row["error"])
-        + tuple(f"no dump in {word}" for word in missing),
+        + tuple(f"no dump in {word}" for word in missing)
+        + tuple(too_large),
         nested=NESTED,
     )
     return request.emit([], answer)
@@ -205,21 +210,6 @@ def _parquet_writer() -> Callable[[list[dict[str, Any]], BinaryIO], None]:
         WrongUsage: pyarrow is missing; better before the dumps are read than after.
     """
     try:
-        import pyarrow
-        import pyarrow.parquet
+        return parquet_writer()
     except ImportError as error:
         raise WrongUsage("--parquet needs pyarrow: pip install 'heapdump[fleet]'") from error
-    return lambda rows, stream: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
-
-
-def _flat(row: Record) -> dict[str, Any]:
-    """Members of members as columns of their own: `incident_bug`."""
-    return dict(_columns(row))
-
-
-def _columns(row: Record) -> Iterator[tuple[str, Any]]:
-    for name, value in row.items():
-        if name in NESTED:
-            yield from ((f"{name}_{part}", value[part] if value else None) for part in NESTED[name])
-        else:
-            yield name, value

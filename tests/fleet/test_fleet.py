@@ -16,6 +16,7 @@ from functools import partial
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import pytest
@@ -102,6 +103,17 @@ def test_parquet_and_csv_have_the_same_columns(folder, tmp_path):
     assert table.num_rows == 4
     head = (tmp_path / "rows.csv").read_text().splitlines()[0].split(",")
     assert sorted(name.replace(".", "_") for name in head) == sorted(table.column_names)
+
+
+def test_parquet_takes_every_number_and_every_name(folder, tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path, rows = str(folder / "a.dmp"), tmp_path / "rows.parquet"
+    row = RowMaker(a_request())(path) | {"private_bytes": 1 << 63, "process": "\udcff.exe"}
+    monkeypatch.setattr("heapdump.commands.fleet.run_all", lambda *_: [SimpleNamespace(result=row, error=None)])
+    code, _, said = asked(path, "--parquet", rows)
+    (written,) = parquet.read_table(rows).to_pylist()
+    assert (code, written["private_bytes"], written["process"]) == (4, None, "\\udcff.exe")
+    assert f"{path}: private_bytes is too large for {rows}: null" in said
 
 
 @pytest.mark.parametrize("option", ["--results", "--parquet"])

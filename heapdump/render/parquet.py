@@ -1,0 +1,60 @@
+"""Rows as a Parquet file, written by pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from heapdump.render.text import printable
+from heapdump.render.view import Record
+
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+"""The smallest and the largest number of an int64 column."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetRows:
+    """Rows as columns can hold them.
+
+    Attributes:
+        rows: one value a column: members of nested members are columns of their own, `incident_bug`; text without half
+            of a surrogate pair; null instead of a number outside int64.
+        too_large: (number of the row, column) of each such number.
+    """
+
+    rows: list[dict[str, Any]]
+    too_large: list[tuple[int, str]]
+
+
+def parquet_rows(rows: Sequence[Record], nested: Mapping[str, Sequence[str]]) -> ParquetRows:
+    """The rows for a Parquet file. `nested`: member whose value is an object → that object's members."""
+    found = ParquetRows([dict(_columns(row, nested)) for row in rows], [])
+    for number, row in enumerate(found.rows):
+        for name, value in row.items():
+            if isinstance(value, str):
+                row[name] = printable(value)
+            elif isinstance(value, int) and not _LOWEST <= value <= _HIGHEST:
+                row[name] = None
+                found.too_large.append((number, name))
+    return found
+
+
+def parquet_writer() -> Callable[[list[dict[str, Any]], BinaryIO], None]:
+    """What writes rows to a stream.
+
+    Raises:
+        ImportError: pyarrow is missing.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    return lambda rows, stream: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+
+
+def _columns(row: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if name in nested:
+            yield from ((f"{name}_{part}", value[part] if value else None) for part in nested[name])
+        else:
+            yield name, value
