@@ -42,10 +42,10 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         if why is not None:
             unchecked.append(UncheckedHeap(heap.index, why))
         findings += as_warnings([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
-        if len(job.findings) > limits.MAX_FINDINGS:
+        found = len(job.findings) + job.omitted
+        if found > limits.MAX_FINDINGS:
             gaps.append(
-                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} "
-                "damaged places are kept"
+                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {found:,} damaged places are kept"
             )
         gaps += job.gaps
         remarks |= dict.fromkeys(job.remarks)

@@ -43,24 +43,25 @@ class WalkLog:
     """Everything but rows that the walk of one heap has found so far.
 
     Attributes:
-        findings: at most MAX_FINDINGS + 1 of each step of the walk.
-        gaps: at most MAX_GAPS + 1 of each step of the walk.
+        findings: the first MAX_FINDINGS.
+        gaps: the first MAX_GAPS, without the sentences about those left out; see `all_gaps`.
         headers: number of headers that were examined.
         good_headers: number of headers that verified.
+        has_more_findings: True once findings were left out.
         has_more_gaps: True once gaps were left out.
         hosted: see `blocks.walk.HeapCount`.
         uncommitted_bytes: see `blocks.walk.HeapCount`.
         uncommitted_free_bytes: see `blocks.walk.HeapCount`.
         facts: see `blocks.walk.Walk`.
         missing_bytes: committed bytes of the heap that are not in the dump; if not 0, its counts are incomplete.
-        assumed_busy: blocks of unknown state, which the heap's counters may decide; at most MOST_ASSUMED_BUSY + 1 of
-            each step of the walk.
+        assumed_busy: blocks of unknown state, which the heap's counters may decide; the first MOST_ASSUMED_BUSY + 1.
     """
 
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     headers: int = 0
     good_headers: int = 0
+    has_more_findings: bool = False
     has_more_gaps: bool = False
     hosted: list[KindCount] = field(default_factory=list)
     uncommitted_bytes: int = 0
@@ -70,22 +71,25 @@ class WalkLog:
     assumed_busy: list[AssumedBusy] = field(default_factory=list)
 
     @property
-    def is_full_of_findings(self) -> bool:
-        """True where the log keeps no further finding."""
-        return len(self.findings) > limits.MAX_FINDINGS
-
-    @property
     def is_full(self) -> bool:
         """True where the log keeps no further finding, gap, or block of unknown state."""
-        return self.is_full_of_findings and self.has_more_gaps and len(self.assumed_busy) > MOST_ASSUMED_BUSY
+        return self.has_more_findings and self.has_more_gaps and len(self.assumed_busy) > MOST_ASSUMED_BUSY
+
+    @property
+    def all_gaps(self) -> Iterator[str]:
+        """The gaps, and a sentence for each kind of thing that was left out."""
+        yield from self.gaps
+        if self.has_more_gaps:
+            yield f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept"
+        if self.has_more_findings:
+            yield f"heap {self.findings[0].heap:#x}: only its first {len(self.findings):,} findings are kept"
 
     def add_finding(self, finding: Finding) -> None:
-        """Adds a finding; behind the limit one gap is added instead."""
+        """Adds a finding, up to the limit."""
         if len(self.findings) < limits.MAX_FINDINGS:
             self.findings.append(finding)
-        elif len(self.findings) == limits.MAX_FINDINGS:
-            self.findings.append(finding)
-            self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
+        else:
+            self.has_more_findings = True
 
     def add_damage(self, finding: Finding, gap: str | None) -> None:
         """Adds a finding, and the gap that the damage causes; `gap` is None where no block can be missing."""
@@ -94,23 +98,26 @@ class WalkLog:
         self.add_finding(finding)
 
     def add_gap(self, text: str) -> None:
-        """Adds a sentence about missing blocks; behind the limit one sentence stands for all others."""
+        """Adds a sentence about missing blocks, up to the limit."""
         if len(self.gaps) < limits.MAX_GAPS:
             self.gaps.append(text)
-        elif not self.has_more_gaps:
+        else:
             self.has_more_gaps = True
-            self.gaps.append(f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept")
 
     def merge(self, other: WalkLog) -> None:
-        """Adds the log of another step of the walk of the same heap."""
-        self.findings += other.findings
-        self.gaps += other.gaps
+        """Adds the log of another step of the walk of the same heap, up to the limits."""
+        for finding in other.findings:
+            self.add_finding(finding)
+        for gap in other.gaps:
+            self.add_gap(gap)
+        self.has_more_findings |= other.has_more_findings
+        self.has_more_gaps |= other.has_more_gaps
         self.headers += other.headers
         self.good_headers += other.good_headers
         self.uncommitted_bytes += other.uncommitted_bytes
         self.uncommitted_free_bytes += other.uncommitted_free_bytes
         self.facts |= other.facts
-        self.assumed_busy += other.assumed_busy
+        self.assumed_busy = [*self.assumed_busy, *other.assumed_busy][: MOST_ASSUMED_BUSY + 1]
 
 
 @dataclass
@@ -240,7 +247,8 @@ class CheckJob:
         changing: gives words that name a thread which may be changing the heap; "" for none.
         has_damage: True where discovery or walk found damage in the heap.
         facts: see `blocks.walk.Walk`.
-        findings: gets the findings.
+        findings: gets the findings; more than limits.MAX_FINDINGS of them are not shown.
+        omitted: number of further findings that were counted alone.
         gaps: gets a sentence for each thing that could not be checked.
         in_operation: set by the check to the words of `changing` where contradictions are warnings for that reason.
         remarks: gets sentences about damage that no check of this heap can see.
@@ -258,6 +266,7 @@ class CheckJob:
     has_damage: bool
     facts: HeapFacts
     findings: list[Finding] = field(default_factory=list)
+    omitted: int = 0
     gaps: list[str] = field(default_factory=list)
     in_operation: str = ""
     remarks: list[str] = field(default_factory=list)

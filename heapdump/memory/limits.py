@@ -9,7 +9,7 @@ MAX_HEAPS = 16_384
 """Heaps on one heap list; a note says how many more there are."""
 
 MAX_GAPS = 1_000
-"""Gaps of one heap that one step of the walk records; one more gap counts all further ones."""
+"""Gaps of one heap that its walk records; a sentence stands for all others."""
 
 MAX_FINDINGS = 10_000
-"""Findings of one heap that one step of the walk records; a gap says that there are more."""
+"""Findings of one heap that its walk records, and its check; a gap says that there are more."""

@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from heapdump.analyses.damage.header_write import (
     Direction,
     HeaderWrite,
@@ -19,6 +17,7 @@ from heapdump.analyses.damage.header_write import (
     Surroundings,
     judge_header_write,
 )
+from heapdump.analyses.damage.near_blocks import NearBlocks
 from heapdump.blocks.findings import BugKind, Finding, Protected
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block, BlockTable
@@ -29,7 +28,7 @@ _NEAR = 0x40
 """Bytes between the end of a block and a header up to which the block counts as its neighbour."""
 
 _GUARD_BYTES, _WORD = 4, 8
-_HEX_BYTE = re.compile("[0-9a-f]{2}")
+_KNOWN_BYTES = re.compile(r"(?:\?\? )*[0-9a-f]{2}(?: (?:[0-9a-f]{2}|\?\?))*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +70,16 @@ class DamageContext:
     is_pointer: Callable[[int], bool]
 
 
-def judge(context: DamageContext, finding: Finding, block: Block | None) -> Judgement:
-    """The judgement on a finding. `block`: the damaged block; None where none is known.
+def judge(context: DamageContext, near: NearBlocks, finding: Finding, block: Block | None) -> Judgement:
+    """The judgement on a finding.
+
+    `near`: of the addresses of several findings, this one's among them. `block`: the damaged block; None where none is
+    known.
 
     No candidates for writes into freed memory and into lists: these may come from any code.
     """
     if finding.rule.protected is Protected.HEADER:
-        return _header(context, finding, block)
+        return _header(context, near, finding, block)
     if finding.rule.protected is Protected.BLOCK and block is not None:
         return _beside_block(finding, block)
     return Judgement(finding.rule.bug, None, (), finding.address)
@@ -107,8 +109,8 @@ def _beside_block(finding: Finding, block: Block) -> Judgement:
     return Judgement(finding.rule.bug or side, block, candidates, finding.address)
 
 
-def _header(context: DamageContext, finding: Finding, block: Block | None) -> Judgement:
-    before = block_before(context.table, finding.address, block)
+def _header(context: DamageContext, near: NearBlocks, finding: Finding, block: Block | None) -> Judgement:
+    before = _block_before(near, finding.address, block)
     own = Candidate(block, _own_words(block))
     word = _header_word(finding, block)
     if block is not None and block.kind in (BlockKind.VIRTUAL, BlockKind.LARGE) and block.state == "busy":
@@ -155,8 +157,7 @@ def _own_words(block: Block | None) -> str:
 
 def _is_exact(finding: Finding) -> bool:
     """True where the finding's address is the first changed byte: its expected bytes are known, at least one."""
-    known = [byte for byte in finding.expected.split() if byte != "??"]
-    return bool(known) and all(_HEX_BYTE.fullmatch(byte) for byte in known)
+    return _KNOWN_BYTES.fullmatch(finding.expected) is not None
 
 
 def _header_word(finding: Finding, block: Block | None) -> int:
@@ -169,14 +170,14 @@ def _header_word(finding: Finding, block: Block | None) -> int:
     return max(block.entry, finding.address & ~(_WORD - 1))
 
 
-def block_before(table: BlockTable, address: int, block: Block | None) -> Block | None:
+def _block_before(near: NearBlocks, address: int, block: Block | None) -> Block | None:
     """The nearest block that ends before the header at `address`; None where none ends within 0x40 bytes of it.
 
     Blocks of the allocator itself and `block`, the owner of the header, are left out.
     """
-    row = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
+    row = near.row_at(address)
     for i in range(row, max(-1, row - 4), -1):
-        candidate = table.block(i)
+        candidate = near.block(i)
         if (
             candidate.is_internal
             or (block is not None and candidate.row == block.row)

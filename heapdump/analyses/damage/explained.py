@@ -20,19 +20,22 @@ from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.damage.candidates import Candidate, DamageContext, Judgement, judge
 from heapdump.analyses.damage.crash import Crash
 from heapdump.analyses.damage.evidence import DamageEvidence, evidence_of
+from heapdump.analyses.damage.near_blocks import NearBlocks
 from heapdump.analyses.damage.report_context import ReportContext
 from heapdump.analyses.damage.reports import windows_reports
 from heapdump.analyses.damage.windows_report import WindowsReport
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import BugKind, Finding, Protected
 from heapdump.blocks.table import Block, BlockTable
-from heapdump.memory.space import AddressSpace
 
 _LIST_NODE_BYTES = 0x40
 """Bytes from a node of the large-block list to the entry of its block, at most."""
 
 _LOWEST = 0x10000
 """The lowest value that can be a pointer."""
+
+_BATCH = 4096
+"""Findings whose blocks are decoded together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,22 +209,26 @@ class _Judged(NamedTuple):
 
 
 def _judged(context: DamageContext, findings: Sequence[Finding]) -> Iterator[_Judged]:
-    for finding in findings:
-        block = _damaged_block(context.table, context.space, finding)
-        yield _Judged(finding, judge(context, finding, block), block)
+    for first in range(0, len(findings), _BATCH):
+        batch = findings[first : first + _BATCH]
+        near = NearBlocks(context.table, [finding.address for finding in batch])
+        for finding in batch:
+            block = _damaged_block(context, near, finding)
+            yield _Judged(finding, judge(context, near, finding, block), block)
 
 
-def _damaged_block(table: BlockTable, space: AddressSpace, finding: Finding) -> Block | None:
+def _damaged_block(context: DamageContext, near: NearBlocks, finding: Finding) -> Block | None:
     """The block that was damaged: of a header the block behind it, of a list node the block that it belongs to."""
+    table = context.table
     if finding.rule.protected is Protected.HEADER:
-        row = int(np.searchsorted(table.entry, np.uint64(finding.address), side="right")) - 1
-        own = table.block(row) if row >= 0 else None
+        row = near.row_at(finding.address)
+        own = near.block(row) if row >= 0 else None
         return own if own is not None and not own.is_internal and finding.address < own.address else None
     if finding.kind == "virtual_list":
         after = int(np.searchsorted(table.entry, np.uint64(finding.address)))
         if after < len(table) and int(table.entry[after]) - finding.address <= _LIST_NODE_BYTES:
             return table.block(after)
-    block = locate(table, space, finding.address).block
+    block = locate(table, context.space, finding.address).block
     return block if block is not None and not block.is_internal else None
 
 

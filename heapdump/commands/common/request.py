@@ -188,7 +188,8 @@ class Request:
         gaps = [*gaps, *file_changes(_listed(snapshot))]
         if self.redact:
             gaps = list(map(redaction_of(_listed(snapshot)).text, gaps))
-        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps) if gap not in shown]
+        on_page = set(shown)
+        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps) if gap not in on_page]
         if self.verbosity > 0:
             remarks = (remark for one in _listed(snapshot) for remark in one.remarks)
             lines += [f"note: {note}" for note in (*notes, *remarks)]

@@ -116,7 +116,7 @@ def _add_rows(damaged: DamagedPart, granules: NDArray[np.int64], records: NDArra
 def _say(damaged: DamagedPart, record: list[int], state: int) -> None:
     """Adds what is said of one header, unless the log keeps nothing of it."""
     log = damaged.context.log
-    if log.is_full or (state == RESTORED and log.is_full_of_findings):
+    if log.is_full or (state == RESTORED and log.has_more_findings):
         log.headers += 1
         return
     one = DamagedHeader(

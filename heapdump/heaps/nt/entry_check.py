@@ -21,6 +21,7 @@ from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.windows import Window, committed_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_entry_checks, run
 from heapdump.kernels.row import TRUST_MASK
+from heapdump.memory import limits
 from heapdump.spans import SpanMap
 
 _MAX_FINDINGS = 4096
@@ -112,14 +113,25 @@ def _report(job: CheckJob, context: HeapContext, window: Window, examined: _Exam
     if len(damage) >= _MAX_FINDINGS - 1:
         near = f"thousands of wrong bytes near {int(rows.entry[0]):#x}"
         job.gaps.append(f"{context.name}: {near}: the first {len(damage):,} are reported")
-    is_exact = rows.tags & np.uint16(TRUST_MASK) == 0  # others may be stale entries, or have a guessed size
-    for row, rule, first, length in damage.tolist():
-        address = int(rows.entry[row]) + first
-        is_fill = rule in (nt_entry_checks.TAIL, nt_entry_checks.FREE)
-        if window.missing and is_fill and not is_exact[row]:
-            continue
-        if not any(address in hole for hole in window.missing):
-            job.findings.append(_finding(context, rows, row, rule, _DamagedRun(address, length)))
+    damage = damage[_is_evident(window, rows, damage)]
+    shown = damage[: max(0, limits.MAX_FINDINGS - len(job.findings))]
+    for row, rule, first, length in shown.tolist():
+        place = _DamagedRun(int(rows.entry[row]) + first, length)
+        job.findings.append(_finding(context, rows, row, rule, place))
+    job.omitted += len(damage) - len(shown)
+
+
+def _is_evident(window: Window, rows: BlockTable, damage: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """False for damage that memory missing in the dump may feign: (n,) for (n, 4) records."""
+    is_evident = np.ones(len(damage), bool)
+    if window.missing:
+        row, rule = damage[:, 0], damage[:, 1]
+        is_exact = rows.tags[row] & np.uint16(TRUST_MASK) == 0  # others may be stale, or have a guessed size
+        is_evident = is_exact | ~np.isin(rule, (nt_entry_checks.TAIL, nt_entry_checks.FREE))
+        address = rows.entry[row] + damage[:, 2].astype(np.uint64)
+        for hole in window.missing:
+            is_evident &= (address < np.uint64(hole.start)) | (address >= np.uint64(hole.end))
+    return is_evident
 
 
 def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place: _DamagedRun) -> Finding:
