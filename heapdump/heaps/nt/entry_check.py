@@ -18,7 +18,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext
-from heapdump.heaps.nt.windows import Window, committed_runs, windows
+from heapdump.heaps.nt.windows import Window, present_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_entry_checks, run
 from heapdump.kernels.row import TRUST_MASK
 from heapdump.memory import limits
@@ -61,7 +61,7 @@ class _Examined(NamedTuple):
 
 def check_entries(job: CheckJob, context: HeapContext) -> None:
     """Checks all entries of the heap, window by window; on several threads where compiled loops are used."""
-    runs = sorted(one for segment in job.heap.segments for one in committed_runs(segment))
+    runs = present_runs(job.view.space, job.heap.segments)
     numbers = SpanMap((segment.span, number) for number, segment in enumerate(job.heap.segments))
     threads = min(os.cpu_count() or 1, _MAX_THREADS) if len(job.table) >= WORTH_COMPILING else 1
     waiting = windows(job.view.space, context.entry_format, runs)

@@ -18,7 +18,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.nt.entry_format import entry_format_of
-from heapdump.heaps.nt.windows import Window, committed_runs, windows
+from heapdump.heaps.nt.windows import Window, present_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_stack_records, run
 from heapdump.kernels.row import EXTRA, KIND_MASK
 from heapdump.process.model import View
@@ -69,8 +69,7 @@ def _sweep(view: View, heap: Heap, table: BlockTable) -> NDArray[np.uint64]:
         out[first:last] = np.where(found != 0, found, out[first:last])
         view.space.mapped.forget(span)
 
-    runs = sorted(one for segment in heap.segments for one in committed_runs(segment))
-    waiting = windows(view.space, entry_format, runs)
+    waiting = windows(view.space, entry_format, present_runs(view.space, heap.segments))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
         while batch := list(islice(waiting, _MAX_THREADS)):
             list(pool.map(read, batch))

@@ -127,6 +127,12 @@ def committed_runs(segment: Segment) -> Iterator[Span]:
         start = hole.end
 
 
+def present_runs(space: AddressSpace, segments: Sequence[Segment]) -> list[Span]:
+    """The committed runs that have rows, ascending: the walk leaves out long ones that are mostly not in the dump."""
+    runs = (run for segment in segments for run in committed_runs(segment))
+    return sorted(run for run in runs if space.mapped.is_mostly_present(run))
+
+
 def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]) -> Iterator[Window]:
     """Cuts runs into windows. `runs`: ascending. A run of more than WINDOW_BYTES gets several windows."""
     granule = entry_format.granule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.blocks import columns as block_columns
+from heapdump.heaps.check import check_heaps
+from heapdump.heaps.nt import traces, windows, work
 from heapdump.heaps.nt import walk as nt_walk
-from heapdump.heaps.nt import windows, work
 from heapdump.heaps.walk import walk_heaps
 from heapdump.kernels import compiler
 from heapdump.snapshot import Snapshot
+from heapdump.spans import Span
 from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder
 from tests.heaps.nt.plans import Generation, process_of
@@ -223,3 +226,30 @@ def test_a_commit_size_beyond_the_committed_memory_is_damage_and_not_counted(ope
         (finding,) = snapshot.heaps[0].findings
         assert (finding.kind, finding.address, finding.found) == ("virtual_list", 0x30000000020, "0x3000000")
         assert any("the memory map" in note for note in snapshot.heaps[0].notes)
+
+
+def test_a_segment_whose_terabytes_are_not_in_the_dump_is_neither_walked_nor_checked(open_built, monkeypatch):
+    """A damaged end of a segment: its windows would be hundreds of thousands."""
+    built = heap_of_sizes(TEN, [40] * 90).build()
+    read: list[int] = []
+
+    def counted(*arguments):
+        for window in windows.windows(*arguments):
+            read.append(window.walked_bytes)
+            assert len(read) < 100
+            yield window
+
+    for module in ("back_end", "entry_check", "traces"):
+        monkeypatch.setattr(f"heapdump.heaps.nt.{module}.windows", counted)
+    with open_built(process_of(TEN, built).build()) as snapshot:
+        (heap,) = snapshot.heaps
+        far = replace(heap.segments[0], span=Span(1 << 40, 1 << 42), uncommitted=())
+        heaps = [replace(heap, segments=(*heap.segments, far))]
+        walk = walk_heaps(snapshot.process, heaps, lambda done, total: None)
+        assert any("most of its memory" in gap for gap in walk.gaps)
+        assert {finding.kind for finding in check_heaps(snapshot.process, heaps, walk).findings} == {
+            "segment"
+        }  # counted: 1
+        assert len(walk.table) == len(snapshot.walk.table)
+        traces._sweep(snapshot.view_of(heap), heaps[0], walk.table)
+    assert sum(read) < 1 << 24
