@@ -32,6 +32,9 @@ from heapdump.kernels import nt_chain
 from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
 from heapdump.trust import Trust
 
+_LONGEST_ENTRY = 0xFFFF
+"""Granules of the longest entry: Size has 16 bits."""
+
 HEADER_BYTES = 8
 """The smallest UnusedBytes of a busy entry, Vista and later (heap-structures.md §2.3)."""
 
@@ -108,7 +111,10 @@ class DamagedHeader:
             good = next_good_header(entry_format, words, entry_before + 1, self.granule, part.end)
             if good is not None and good.granule - good.previous_size == entry_before:
                 return good
-        return next_good_header(entry_format, words, self.granule + 1, part.stop, part.end)
+        # an entry that begins in this window may end in the next one
+        return next_good_header(
+            entry_format, words, self.granule + 1, min(part.stop + _LONGEST_ENTRY, part.end), part.end
+        )
 
 
 def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from heapdump import kernels
-from heapdump.heaps.nt import back_end, damaged_header, damaged_headers
+from heapdump.heaps.nt import back_end, damaged_header, damaged_headers, windows
 from heapdump.heaps.walk import walk_heaps
 from heapdump.kernels.nt_damage import DamageReach
 from heapdump.memory import limits
@@ -156,3 +156,23 @@ def test_damage_that_the_check_leaves_out_is_counted(open_built, monkeypatch):
     with open_built(dump) as snapshot:
         assert (len(snapshot.walk.findings), len(snapshot.damage.findings)) == (7, 14)
         assert f"heap 0x28a00000000: only the first 7 of {found} damaged places are kept" in snapshot.damage.gaps
+
+
+@pytest.mark.parametrize("generation", GENERATIONS[1:], ids=str)
+@pytest.mark.parametrize("damaged", [1, 3])
+def test_damage_at_the_end_of_a_window_loses_no_more_than_elsewhere(open_built, generation, damaged):
+    heap = NtHeapBuilder(base=generation.base, reserve=1 << 23, arch=generation.arch, build=generation.build)
+    entries = heap.many(np.full(60_000, 88)) + 96 * np.arange(60_000)
+    dump = process_of(generation, heap.build()).build()
+    place = 8 if generation.arch == "x64" else 0
+
+    def lost(last: int) -> list[int]:
+        """Which blocks before and after block `last` have no row, with damage to its header and those before."""
+        changes = [(int(entries[last - i]) + place, b"AAAAAAAA") for i in range(damaged)]
+        with open_built(poke(dump, *changes)) as snapshot:
+            assert snapshot.walk.findings
+            return [int(i) - last for i in np.flatnonzero(~np.isin(entries, snapshot.walk.table.entry))]
+
+    last = int(np.searchsorted(entries, generation.base + windows.WINDOW_BYTES)) - 1
+    assert lost(last) == lost(1000)
+    assert damaged > 1 or not lost(last)
