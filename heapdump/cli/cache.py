@@ -38,17 +38,17 @@ def command(clear: bool, compiles: bool, as_json: bool) -> int:
     from heapdump.cache.store import cache_folder
 
     data: dict[str, object] = {}
+    if compiles:
+        present, made = _compile()
+        data |= {"compiled": made, "kept": present}
+        if not as_json:
+            click.echo(f"compiled: {plural(made, 'loop')}; there already: {present}")
     if clear or not compiles:
         cleared = contents.clear() if clear else None
         left, folder = contents.entries(), str(cache_folder())
         data |= _record(folder, left, cleared.deleted if cleared else ())
         if not as_json:
             _show(folder, left, cleared)
-    if compiles:
-        present, made = _compile()
-        data |= {"compiled": made, "kept": present}
-        if not as_json:
-            click.echo(f"compiled: {plural(made, 'loop')}; there already: {present}")
     if as_json:
         click.echo(json.dumps(_envelope(data), indent=1))
     return 0

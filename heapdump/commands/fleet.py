@@ -53,7 +53,7 @@ def command(
     """Many dumps: a row for each, and which share a bug or growth.
 
     Folders stand for all dumps below them. A dump that cannot be read is a row with the reason. Exit code 4 when there
-    is one.
+    is one, or a number that --parquet cannot hold.
 
     \b
     heapdump fleet crash.dmp dumps/
@@ -86,7 +86,8 @@ def command(
         columns = parquet_rows(rows, NESTED)
         with output(parquet, map(Path, dumps)) as stream:
             write_parquet(columns.rows, cast("TextIO", stream).buffer)
-        too_large = [f"{rows[i]['path']}: {name} is too large for {parquet}: null" for i, name in columns.too_large]
+        outside = f"does not fit in a column of {parquet}: null"
+        too_large = [f"{rows[number]['path']}: {name} {outside}" for number, name in columns.too_large]
     found = buckets_of(rows)
     shown = request.rows(rows, lambda row: row)
     answer = Answer(

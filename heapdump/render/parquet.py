@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from heapdump.render.text import printable
+from heapdump.render.machine import encoded
 from heapdump.render.view import Record
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 """The smallest and the largest number of an int64 column."""
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair: a byte of a file name that is no UTF-8, or damaged UTF-16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,8 @@ class ParquetRows:
     """Rows as columns can hold them.
 
     Attributes:
-        rows: one value a column: members of nested members are columns of their own, `incident_bug`; text without half
-            of a surrogate pair; null instead of a number outside int64.
+        rows: one value a column: members of nested members are columns of their own, `incident_bug`; in text, half of a
+            surrogate pair is escaped as in JSON, `\\udcff`; null instead of a number outside int64.
         too_large: (number of the row, column) of each such number.
     """
 
@@ -32,8 +36,10 @@ def parquet_rows(rows: Sequence[Record], nested: Mapping[str, Sequence[str]]) ->
     found = ParquetRows([dict(_columns(row, nested)) for row in rows], [])
     for number, row in enumerate(found.rows):
         for name, value in row.items():
-            if isinstance(value, str):
-                row[name] = printable(value)
+            if isinstance(value, (list, dict)):  # a row of an edited file of results
+                row[name] = encoded(value)
+            elif isinstance(value, str):
+                row[name] = _HALF_PAIR.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
             elif isinstance(value, int) and not _LOWEST <= value <= _HIGHEST:
                 row[name] = None
                 found.too_large.append((number, name))

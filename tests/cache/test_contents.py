@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,21 @@ def test_clear_and_compile_are_both_done(
     assert not list(root.glob("*/manifest.json"))
     assert run(["cache", "--clear", "--compile"]) == 0
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "compiled",
         "deleted",
         str(root),
-        "compiled",
     ]
+
+
+def test_nothing_is_cleared_where_nothing_can_be_compiled(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_numba(say: Callable[[str], None]) -> tuple[int, int]:
+        raise ImportError("No module named 'numba'")
+
+    monkeypatch.setattr("heapdump.kernels.compile_known", no_numba)
+    assert run(["cache", "--clear", "--compile"]) == 2
+    assert (capsys.readouterr().out, len(entries())) == ("", 2)
 
 
 def test_an_index_that_cannot_be_deleted_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,12 +108,14 @@ def test_parquet_and_csv_have_the_same_columns(folder, tmp_path):
 def test_parquet_takes_every_number_and_every_name(folder, tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     path, rows = str(folder / "a.dmp"), tmp_path / "rows.parquet"
-    row = RowMaker(a_request())(path) | {"private_bytes": 1 << 63, "process": "\udcff.exe"}
+    names = {"process": "\udcff.exe", "os": "\u200c\n", "hang": [1 << 64, "\udc00"]}
+    row = RowMaker(a_request())(path) | {"private_bytes": 1 << 63} | names
     monkeypatch.setattr("heapdump.commands.fleet.run_all", lambda *_: [SimpleNamespace(result=row, error=None)])
     code, _, said = asked(path, "--parquet", rows)
     (written,) = parquet.read_table(rows).to_pylist()
     assert (code, written["private_bytes"], written["process"]) == (4, None, "\\udcff.exe")
-    assert f"{path}: private_bytes is too large for {rows}: null" in said
+    assert (written["os"], written["hang"]) == ("\u200c\n", '[18446744073709551616, "\\\\udc00"]')
+    assert f"{path}: private_bytes does not fit in a column of {rows}: null" in said
 
 
 @pytest.mark.parametrize("option", ["--results", "--parquet"])
