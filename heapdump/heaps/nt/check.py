@@ -23,11 +23,9 @@ from heapdump.heaps.nt.lookaside_check import check_lookaside_lists
 from heapdump.heaps.nt.missing import missing_bytes
 from heapdump.heaps.nt.unused_check import check_unused_bytes
 from heapdump.kernels.row import CLASS_MASK
+from heapdump.memory import limits
 from heapdump.process.critical_sections import read_section, thread_exists
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION
-
-_MAX_FINDINGS = 4096
-"""The most findings about entries that are on a free list but not free, or free but on no list."""
 
 _COUNTERS: dict[CheckKind, tuple[FindingKind, str, str]] = {
     CheckKind.FREE_BYTES: ("free_list", "_HEAP", "TotalFreeSize"),
@@ -103,8 +101,8 @@ def _membership(job: CheckJob, context: HeapContext, lists: FreeLists) -> Iterat
     if not lists.is_complete or context.entry_format.is_pre_vista:
         return
     free = _free_entries(job, context)
-    linked = np.setdiff1d(lists.entry, free)[:_MAX_FINDINGS].tolist()
-    unlinked = np.setdiff1d(free, lists.entry)[:_MAX_FINDINGS].tolist()
+    linked = np.setdiff1d(lists.entry, free)[: limits.MAX_FINDINGS + 1].tolist()
+    unlinked = np.setdiff1d(free, lists.entry)[: limits.MAX_FINDINGS + 1].tolist()
     if not linked and not unlinked:
         return
     granule, length = context.entry_format.granule, 2 * job.view.pointer_bytes

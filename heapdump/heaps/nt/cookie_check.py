@@ -22,12 +22,11 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_GUESS, TRUST_MASK
+from heapdump.memory import limits
 
 _LEAST_BLOCKS = 8
 _COOKIE_BYTE = 4
 """Offset of SmallTagIndex in the header word, in bytes."""
-
-_MAX_FINDINGS = 4096
 
 
 def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
@@ -46,7 +45,7 @@ def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
         return
     shift, cookie = rule
     expected = start >> np.uint64(shift) & np.uint64(0xFF) ^ np.uint64(cookie)
-    for i in np.flatnonzero(is_present & (found != expected))[:_MAX_FINDINGS].tolist():
+    for i in np.flatnonzero(is_present & (found != expected))[: limits.MAX_FINDINGS + 1].tolist():
         message = f"{context.name}: the entry header at {int(entry[i]):#x} is damaged (cookie)"
         wanted, there = f"{int(expected[i]):02x}", f"{int(found[i]):02x}"
         yield Finding("entry_header", "error", context.address, int(place[i]), 1, message, wanted, there)

@@ -7,20 +7,20 @@ header directly before them, the last word behind them (docs/reference/heap-stru
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
-from heapdump.heaps.integers import signed64
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.header_word import decode_headers
 from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_GUESS, TRUST_MASK
+from heapdump.memory import limits
 
 _PREFIX, _COUNT_BITS = 0x40, 0x3F
 _WORD_BYTES = 8
-_MAX_FINDINGS = 4096
 
 
 def check_unused_bytes(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
@@ -28,16 +28,15 @@ def check_unused_bytes(job: CheckJob, context: HeapContext) -> Iterator[Finding]
     table, mask = job.table, np.uint16(CLASS_MASK | TRUST_MASK)
     wanted = np.uint16(BUSY | int(BlockKind.BACKEND) | TRUST_GUESS)
     rows = np.flatnonzero((table.tags & mask == wanted) & (table.heap == np.uint16(job.heap.index)))
-    for row in rows[:_MAX_FINDINGS].tolist():
-        entry = int(table.entry[row])
-        word = context.header_word(entry)
-        if word is None:
-            continue
-        header = decode_headers(context.entry_format, np.array([signed64(word)]))
-        if header.holds[0] and int(header.size[0]) * context.entry_format.granule == int(table.entry_size[row]):
-            found = unused_finding(context, entry, int(table.entry_size[row]), int(header.unused_code[0]))
-            if found is not None:
-                yield found
+    place = table.entry[rows] + np.uint64(context.entry_format.word_offset)
+    words, is_present = context.space.mapped.gather(place, _WORD_BYTES)
+    headers, size = decode_headers(context.entry_format, words.view(np.int64)), table.entry_sizes(rows).astype(np.int64)
+    is_good = is_present & headers.holds & (headers.size.astype(np.int64) * context.entry_format.granule == size)
+    found = (
+        unused_finding(context, int(table.entry[rows[i]]), int(size[i]), int(headers.unused_code[i]))
+        for i in np.flatnonzero(is_good).tolist()
+    )
+    yield from islice(filter(None, found), limits.MAX_FINDINGS + 1)
 
 
 def unused_finding(context: HeapContext, entry: int, size: int, code: int) -> Finding | None:

@@ -13,6 +13,7 @@ from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.workload import Workload
 from heapdump.layouts import Layout, Struct
+from heapdump.memory import limits
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process, View
 
@@ -106,9 +107,12 @@ class SegmentWalk:
 
     def report(self, damaged: DamagedBytes, message: str, *, gap: str | None = None) -> None:
         """Adds a finding, and a gap that says which blocks are missing or in doubt; `gap` is None where none are."""
-        self.log.add_finding(damaged.finding(self.heap.address, message))
-        if gap is not None:
-            self.log.add_gap(gap)
+        self.log.add_damage(damaged.finding(self.heap.address, message), gap)
+
+    @property
+    def most_reports(self) -> int:
+        """As many findings as the log keeps, and one more by which it knows that some are left out."""
+        return limits.MAX_FINDINGS + 1
 
     def add_gap(self, text: str) -> None:
         """Adds a gap."""

@@ -32,9 +32,6 @@ _LFH_STEPS = 16
 _MANY = 8
 """From this many chunks on, the majority defines how the build writes counts."""
 
-_MOST_REPORTS = 16
-"""The most blocks of one call that become a finding each."""
-
 
 def report_counts(
     walk: SegmentWalk,
@@ -67,7 +64,7 @@ def report_counts(
     if are_reported:
         return
     values, _ = walk.mapped.gather(count_at[rows], 2)
-    for at, value in zip(count_at[rows][:_MOST_REPORTS].tolist(), values.tolist(), strict=False):
+    for at, value in zip(count_at[rows][: walk.most_reports].tolist(), values.tolist(), strict=False):
         message = f"{walk.name}: the count of unused bytes at the end of a block, at {at:#x}, is damaged"
         walk.report(DamagedBytes("tail_fill", at, 2, "a number of unused bytes", f"{value:#06x}"), message)
 

@@ -25,9 +25,6 @@ from heapdump.trust import Trust
 _ENOUGH = 8
 """Number of blocks that define a mark."""
 
-_MOST_REPORTS = 16
-"""The most findings of one heap about each mark."""
-
 _MARK_BITS, _INDEX_BITS = np.uint64(0xFF0F0000), np.uint64(0x000F0000)
 _ONE_BYTE, _EXTRA_BIT, _COUNT_BITS = 0x8000, 0x4000, 0x1FFF
 
@@ -58,7 +55,7 @@ def _check_padding(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]
     bad[bad] = ~_in_work(walk, table, rows[bad])
     if len(rows) < _ENOUGH or 2 * int(bad.sum()) > len(rows):
         return
-    for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
+    for i in np.flatnonzero(bad)[: walk.most_reports].tolist():
         message = f"{walk.name}: the padding at {int(place[i]):#x} in front of a block is damaged"
         _report(walk, "front_padding", int(place[i]), walk.pointer_bytes, (padding, int(word[i])), message)
     lower_trust(table.tags, rows[bad], Trust.GUESS)
@@ -74,7 +71,7 @@ def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64],
     mark = int(values[counts.argmax()])
     bad = is_present & (word & _MARK_BITS != np.uint64(mark))
     bad[bad] = ~_in_work(walk, table, rows[bad])
-    for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
+    for i in np.flatnonzero(bad)[: walk.most_reports].tolist():
         at = int(place[i])
         message = f"{walk.name}: the data at {at:#x} behind a block, which leads to its allocation stack, is damaged"
         _report(walk, "tail_fill", at + 2, 2, (mark >> 16, int(word[i]) >> 16), message)
@@ -101,7 +98,7 @@ def _recover_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64
     good = is_present & (word & _MARK_BITS == np.uint64(mark))
     table.unused[rows[~good]] = was[~good]
     table.tags[rows[good]] |= np.uint16(EXTRA)
-    for at in count_at[good][:_MOST_REPORTS].tolist():
+    for at in count_at[good][: walk.most_reports].tolist():
         message = f"{walk.name}: the block that ends at {at + 2:#x} lost the bit that says it has an allocation stack"
         damaged_kind = "lfh_subsegment" if int(table.kind[rows[good][0]]) == BlockKind.LFH else "vs_chunk"
         walk.report(DamagedBytes(damaged_kind, at, 2, "a count of unused bytes", "none"), message)

@@ -26,9 +26,6 @@ from heapdump.wording import plural
 _LEAST_CHUNKS = 4
 """With this many free chunks or fewer, one may be unlinked; with more, fewer than half of them."""
 
-_MOST_REPORTS = 16
-"""The most findings of one heap."""
-
 _COLOUR_BITS = np.uint64(3)
 _LEAST_GRANULES = 2
 _ONE_BYTE, _COUNT_BITS = 0x8000, 0x1FFF
@@ -151,7 +148,7 @@ def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], pa
     changed = np.zeros(len(table), bool)
     changed[rows] = True
     lower_trust(table.tags, changed, Trust.GUESS)
-    for at in table.entry[rows][:_MOST_REPORTS].tolist():
+    for at in table.entry[rows][: walk.most_reports].tolist():
         message = (
             f"{walk.name}: the chunk header at {at:#x} is damaged: it says free, and the tree of free chunks lacks it"
         )
@@ -184,7 +181,7 @@ def _report_links(walk: SegmentWalk, nodes: _Nodes, unlinked: NDArray[np.bool_])
     at_parent = np.isin(nodes.parent, nodes.address)
     own = nodes.address + np.uint64(2 * pointer)
     places = np.unique(np.where(at_parent, nodes.parent, own)[unlinked])
-    for at in places[:_MOST_REPORTS].tolist():
+    for at in places[: walk.most_reports].tolist():
         length = 2 * pointer if at in nodes.address else pointer
         message = f"{walk.name}: the tree of free chunks is broken at {at:#x}"
         walk.report(DamagedBytes("free_list", at, length, "a link of the tree", "another"), message)

@@ -30,9 +30,6 @@ _USED_BITS = np.uint64(10)
 _ENOUGH_CHUNKS = 8
 """Number of busy chunks that decide whether a build writes page offsets."""
 
-_MOST_REPORTS = 16
-"""The most findings of one call."""
-
 
 def report_page_offsets(
     walk: SegmentWalk, first: int, subsegments: VsSubsegments, damaged_headers: Sequence[int]
@@ -59,7 +56,7 @@ def report_page_offsets(
     is_wrong = np.zeros(len(table), bool)
     is_wrong[rows[wrong]] = True
     lower_trust(table.tags, is_wrong, Trust.GUESS)
-    for i in np.flatnonzero(wrong)[:_MOST_REPORTS].tolist():
+    for i in np.flatnonzero(wrong)[: walk.most_reports].tolist():
         at = int(chunk[i])
         where = f"{walk.name}: the chunk header at {at:#x}"
         message = f"{where} is damaged: it is busy, and the page that it names is another one"

@@ -76,6 +76,17 @@ def test_an_overrun_that_reaches_the_stack_of_a_block_is_found(open_built, gener
 
 
 @EACH
+def test_each_of_many_overruns_is_a_finding(open_built, generation):
+    dump, truth = heap_of(generation, trace=RECORD)
+    granule = 16 if generation[0] == "x64" else 8
+    overrun = sorted((a, s) for a, (s, k) in truth.busy.items() if k == "vs")[5:45]
+    extras = [-(-(block + size) // granule) * granule for block, size in overrun]
+    with open_built(poke(dump, *((extra, b"AAAA") for extra in extras))) as snapshot:
+        assert [finding.address for finding in snapshot.walk.findings] == [extra + 2 for extra in extras]
+        assert [address for address, trust in trusts(snapshot).items() if trust != "exact"] == [a for a, _ in overrun]
+
+
+@EACH
 @pytest.mark.parametrize("kind", ["vs", "lfh"])
 def test_a_block_that_lost_the_bit_of_its_count_keeps_size_and_stack(open_built, generation, kind):
     """The extra behind it is left, and its last bytes lead there."""
