@@ -49,6 +49,7 @@ class Damage:
         guarded: indices of the heaps that may hold blocks of the CRT's debug heap.
         unchecked: heaps that no check examined. Such a heap has no findings, but may be damaged.
         remarks: sentences about damage that the checks of these heaps cannot see.
+        is_cut: True where `findings` may lack some: there are at least as many.
     """
 
     findings: tuple[Finding, ...]
@@ -56,6 +57,7 @@ class Damage:
     guarded: tuple[int, ...]
     unchecked: tuple[UncheckedHeap, ...] = ()
     remarks: tuple[str, ...] = ()
+    is_cut: bool = False
 
 
 def why_not_walked(heap: Heap, count: HeapCount | None) -> WhyUnchecked | None:

@@ -155,7 +155,8 @@ def _verdict_lines(
     if rows or examined:
         errors = sum(explained.finding.is_error for explained in rows)
         found = text.plural(len({explained.incident for explained in rows}), "incident")
-        counts = f"{found}: {text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
+        least = "at least " if snapshot.damage.is_cut else ""
+        counts = f"{least}{found}: {text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
         style = "red bold" if errors else "yellow bold" if unchecked else "green bold"
         nothing = "no damage found" if wanted.kind is None else f"no {wanted.kind} found"
         yield Lines([[(counts if rows else nothing, style), (examined, "")]])
@@ -190,7 +191,9 @@ def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], to
     for incident in shown:
         yield Lines(list(report_lines(reporter.report(incident))))
     if len(shown) < total:
-        yield Lines([[(f"… {text.plural(total - len(shown), 'more report')} (--all, or --at ADDRESS for one)", "dim")]])
+        least = "at least " if snapshot.damage.is_cut else ""
+        more = text.plural(total - len(shown), "more report")
+        yield Lines([[(f"… {least}{more} (--all, or --at ADDRESS for one)", "dim")]])
 
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:

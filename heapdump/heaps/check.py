@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """All findings in the heaps, and the gaps of the checks."""
     findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[UncheckedHeap]()
-    remarks = dict[str, None]()
+    remarks, is_cut = dict[str, None](), is_walk_cut(walk)
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
@@ -42,16 +42,25 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         if why is not None:
             unchecked.append(UncheckedHeap(heap.index, why))
         findings += as_warnings([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
+        is_cut |= job.is_cut
         found = len(job.findings) + job.omitted
         if found > limits.MAX_FINDINGS:
+            is_cut = True
             gaps.append(
-                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {found:,} damaged places are kept"
+                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of at least {found:,} damaged places "
+                "are kept"
             )
         gaps += job.gaps
         remarks |= dict.fromkeys(job.remarks)
         if job.guards is None or job.guards:
             guarded.append(heap.index)
-    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked), tuple(remarks))
+    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked), tuple(remarks), is_cut)
+
+
+def is_walk_cut(walk: Walk) -> bool:
+    """True where the walk of a heap has found as much damage as it keeps: there may be more."""
+    of_heap = Counter(finding.heap for finding in walk.findings)
+    return any(count >= limits.MAX_FINDINGS for count in of_heap.values())
 
 
 def _job(

@@ -44,11 +44,13 @@ class WalkLog:
 
     Attributes:
         findings: the first MAX_FINDINGS.
-        gaps: the first MAX_GAPS, without the sentences about those left out; see `all_gaps`.
+        damage_gaps: the first MAX_GAPS sentences about damaged places.
+        gaps: the first MAX_GAPS of all others, such as those about memory that is not in the dump.
         headers: number of headers that were examined.
         good_headers: number of headers that verified.
         has_more_findings: True once findings were left out.
-        has_more_gaps: True once gaps were left out.
+        has_more_damage_gaps: True once some of `damage_gaps` were left out.
+        has_more_gaps: True once some of `gaps` were left out.
         hosted: see `blocks.walk.HeapCount`.
         uncommitted_bytes: see `blocks.walk.HeapCount`.
         uncommitted_free_bytes: see `blocks.walk.HeapCount`.
@@ -58,10 +60,12 @@ class WalkLog:
     """
 
     findings: list[Finding] = field(default_factory=list)
+    damage_gaps: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     headers: int = 0
     good_headers: int = 0
     has_more_findings: bool = False
+    has_more_damage_gaps: bool = False
     has_more_gaps: bool = False
     hosted: list[KindCount] = field(default_factory=list)
     uncommitted_bytes: int = 0
@@ -72,17 +76,19 @@ class WalkLog:
 
     @property
     def is_full(self) -> bool:
-        """True where the log keeps no further finding, gap, or block of unknown state."""
-        return self.has_more_findings and self.has_more_gaps and len(self.assumed_busy) > MOST_ASSUMED_BUSY
+        """True where the log keeps nothing more about a damaged place."""
+        return self.has_more_findings and self.has_more_damage_gaps and len(self.assumed_busy) > MOST_ASSUMED_BUSY
 
-    @property
-    def all_gaps(self) -> Iterator[str]:
-        """The gaps, and a sentence for each kind of thing that was left out."""
+    def all_gaps(self, heap: int) -> Iterator[str]:
+        """Every gap of the heap at that address, and a sentence for each kind of thing that was left out."""
+        yield from self.damage_gaps
+        if self.has_more_damage_gaps:
+            yield f"heap {heap:#x}: only the first {limits.MAX_GAPS:,} lines about its damaged places are kept"
         yield from self.gaps
         if self.has_more_gaps:
-            yield f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept"
+            yield f"heap {heap:#x}: only the first {limits.MAX_GAPS:,} lines about what else is missing are kept"
         if self.has_more_findings:
-            yield f"heap {self.findings[0].heap:#x}: only its first {len(self.findings):,} findings are kept"
+            yield f"heap {heap:#x}: only its first {limits.MAX_FINDINGS:,} findings are kept"
 
     def add_finding(self, finding: Finding) -> None:
         """Adds a finding, up to the limit."""
@@ -94,11 +100,17 @@ class WalkLog:
     def add_damage(self, finding: Finding, gap: str | None) -> None:
         """Adds a finding, and the gap that the damage causes; `gap` is None where no block can be missing."""
         if gap is not None:
-            self.add_gap(gap)
+            self._add_damage_gap(gap)
         self.add_finding(finding)
 
+    def _add_damage_gap(self, text: str) -> None:
+        if len(self.damage_gaps) < limits.MAX_GAPS:
+            self.damage_gaps.append(text)
+        else:
+            self.has_more_damage_gaps = True
+
     def add_gap(self, text: str) -> None:
-        """Adds a sentence about missing blocks, up to the limit."""
+        """Adds a sentence about missing blocks that is about no damaged place, up to the limit."""
         if len(self.gaps) < limits.MAX_GAPS:
             self.gaps.append(text)
         else:
@@ -108,9 +120,12 @@ class WalkLog:
         """Adds the log of another step of the walk of the same heap, up to the limits."""
         for finding in other.findings:
             self.add_finding(finding)
+        for gap in other.damage_gaps:
+            self._add_damage_gap(gap)
         for gap in other.gaps:
             self.add_gap(gap)
         self.has_more_findings |= other.has_more_findings
+        self.has_more_damage_gaps |= other.has_more_damage_gaps
         self.has_more_gaps |= other.has_more_gaps
         self.headers += other.headers
         self.good_headers += other.good_headers
@@ -249,6 +264,7 @@ class CheckJob:
         facts: see `blocks.walk.Walk`.
         findings: gets the findings; more than limits.MAX_FINDINGS of them are not shown.
         omitted: number of further findings that were counted alone.
+        is_cut: set by the check where it did not look at all damage.
         gaps: gets a sentence for each thing that could not be checked.
         in_operation: set by the check to the words of `changing` where contradictions are warnings for that reason.
         remarks: gets sentences about damage that no check of this heap can see.
@@ -267,6 +283,7 @@ class CheckJob:
     facts: HeapFacts
     findings: list[Finding] = field(default_factory=list)
     omitted: int = 0
+    is_cut: bool = False
     gaps: list[str] = field(default_factory=list)
     in_operation: str = ""
     remarks: list[str] = field(default_factory=list)

@@ -54,7 +54,7 @@ def walk_heaps(
         table, rows = _joined(table, rows, job)
     counts = count_blocks(rows, walked, logs, lambda heap, count: _self_checks(process, heap, count))
     findings = tuple(finding for log in logs.values() for finding in log.findings)
-    gaps = tuple(gap for log in logs.values() for gap in log.all_gaps)
+    gaps = tuple(gap for heap in walked for gap in logs[heap.index].all_gaps(heap.address))
     facts = {index: dict(log.facts) for index, log in logs.items() if log.facts}
     return Walk(lambda: table, counts, findings, gaps, facts)
 

@@ -9,7 +9,8 @@ MAX_HEAPS = 16_384
 """Heaps on one heap list; a note says how many more there are."""
 
 MAX_GAPS = 1_000
-"""Gaps of one heap that its walk records; a sentence stands for all others."""
+"""Sentences about damaged places of one heap that its walk records, and as many others; a sentence says where there are
+more."""
 
 MAX_FINDINGS = 10_000
 """Findings of one heap that its walk records, and its check; a gap says that there are more."""

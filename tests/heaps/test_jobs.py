@@ -20,15 +20,28 @@ def step(first: int, count: int) -> WalkLog:
 def test_steps_keep_together_what_one_step_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_FINDINGS", 5)
     monkeypatch.setattr(limits, "MAX_GAPS", 3)
-    one, several = step(0, 12), WalkLog()
+    one, several, merged = step(0, 12), WalkLog(), WalkLog()
     for first in range(0, 12, 4):
         several.merge(step(first, 4))
-    assert several == one
+    merged.merge(one)
+    assert several == merged == one
     assert [finding.address for finding in several.findings] == [0, 1, 2, 3, 4]
-    assert list(several.all_gaps) == [
-        "gap 0", "gap 1", "gap 2", "… and more of this kind: only the first 3 lines of a heap are kept",
+    assert list(several.all_gaps(0x1000)) == [
+        "gap 0", "gap 1", "gap 2", "heap 0x1000: only the first 3 lines about its damaged places are kept",
         "heap 0x1000: only its first 5 findings are kept",
     ]  # fmt: skip
+
+
+def test_damage_hides_no_sentence_about_missing_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_GAPS", 2)
+    log = step(0, 9)
+    for number in range(2):
+        later = step(9, 9)
+        later.add_gap(f"missing {number}")
+        log.merge(later)
+    assert [line for line in log.all_gaps(0) if "missing" in line] == ["missing 0", "missing 1"]
+    log.add_gap("missing 2")
+    assert list(log.all_gaps(0))[-1] == "heap 0x0: only the first 2 lines about what else is missing are kept"
 
 
 def test_nothing_is_said_to_be_left_out_at_the_limit_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,4 +50,4 @@ def test_nothing_is_said_to_be_left_out_at_the_limit_itself(monkeypatch: pytest.
     log = WalkLog()
     log.merge(step(0, 2))
     log.merge(step(2, 2))
-    assert (len(log.findings), len(list(log.all_gaps))) == (4, 4)
+    assert (len(log.findings), len(list(log.all_gaps(0)))) == (4, 4)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heapdump.blocks.damage import Damage, UncheckedHeap, why_not_walked
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
+from heapdump.heaps.check import is_walk_cut
 from heapdump.wording import plural
 
 _QUICK_HEADERS = 20_000
@@ -19,16 +20,18 @@ class Verdict:
     """Whether heaps are damaged.
 
     Attributes:
-        errors: number of findings of severity `error`.
+        errors: number of findings of severity `error`; at least as many where `is_cut`.
         heaps: number of heaps that were examined.
         is_thorough: True after a check, False after a walk alone.
         unchecked: the heaps that were not examined, and why.
+        is_cut: True where there may be more errors.
     """
 
     errors: int
     heaps: int
     is_thorough: bool
     unchecked: tuple[UncheckedHeap, ...]
+    is_cut: bool = False
 
     @property
     def text(self) -> str:
@@ -36,7 +39,8 @@ class Verdict:
         sentences = []
         how = "found" if self.is_thorough else "found while walking, which does not look at everything"
         if self.heaps or self.errors:
-            found = plural(self.errors, "damaged place") if self.errors else "no damage"
+            least = "at least " if self.is_cut else ""
+            found = f"{least}{plural(self.errors, 'damaged place')}" if self.errors else "no damage"
             sentences.append(f"{found} {how} in {plural(self.heaps, 'heap')}" if self.heaps else f"{found} {how}")
         if self.unchecked:
             sentences.append(f"{plural(len(self.unchecked), 'heap')} not checked")
@@ -53,7 +57,7 @@ def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage], *,
     indices, addresses = {heap.index for heap in heaps}, {heap.address for heap in heaps}
     unchecked = tuple(one for one in known.unchecked if one.heap in indices)
     errors = sum(finding.is_error and finding.heap in addresses for finding in known.findings)
-    return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked)
+    return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked, known.is_cut)
 
 
 def is_quickly_checked(walk: Walk) -> bool:
@@ -66,4 +70,4 @@ def damage_of_walk(heaps: Sequence[Heap], walk: Walk) -> Damage:
     reasons = ((heap.index, why_not_walked(heap, walk.counts.get(heap.index))) for heap in heaps)
     unchecked = tuple(UncheckedHeap(index, why) for index, why in reasons if why is not None)
     findings = (*(finding for heap in heaps for finding in heap.findings), *walk.findings)
-    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked)
+    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked, is_cut=is_walk_cut(walk))

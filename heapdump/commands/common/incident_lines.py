@@ -47,14 +47,20 @@ def broken_lines(
     A heap that a thread is changing has warnings and is sound. `unseen`: words behind the verdict.
     """
     grave = [one for one in incidents if one.is_error or one.leading.report is not None]
-    yield from _incident_lines(request, snapshot, grave)
+    least = "at least " if verdict.is_cut else ""
+    yield from _incident_lines(request, snapshot, grave, least)
     if not any(one.is_error and one.leading.report is None for one in grave):
         yield [(verdict_words(verdict, is_more=bool(grave)) + unseen, verdict_style(verdict))]
-    yield from _incident_lines(request, snapshot, [one for one in incidents if one not in grave])
+    yield from _incident_lines(request, snapshot, [one for one in incidents if one not in grave], least)
 
 
-def _incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[Incident]) -> Iterator[StyledLine]:
-    """The gravest three, with who allocated the block at fault, and the number of the others."""
+def _incident_lines(
+    request: Request, snapshot: Snapshot, incidents: Sequence[Incident], least: str
+) -> Iterator[StyledLine]:
+    """The gravest three, with who allocated the block at fault, and the number of the others.
+
+    `least`: words in front of that number.
+    """
     for one in incidents[:_MOST]:
         style = "red" if one.is_error else ""
         title = f"{incident_name(one)} at {one.address:#x}: " if one.bug else ""
@@ -62,7 +68,7 @@ def _incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[In
         if one.is_error and (allocated := _allocated(request, snapshot, one)):
             yield [(f"  {allocated}", "")]
     if len(incidents) > _MOST:
-        yield [(f"{text.plural(len(incidents) - _MOST, 'more incident')}", "")]
+        yield [(f"{least}{text.plural(len(incidents) - _MOST, 'more incident')}", "")]
 
 
 def _allocated(request: Request, snapshot: Snapshot, incident: Incident) -> str:

@@ -55,4 +55,4 @@ def _correct_log(log: WalkLog, free: Sequence[AssumedBusy]) -> None:
     findings = {one.finding: replace(one.finding, message=one.message_if_free) for one in free}
     gaps = {one.finding.message: one.message_if_free for one in free}
     log.findings[:] = [findings.get(finding, finding) for finding in log.findings]
-    log.gaps[:] = [gaps.get(gap, gap) for gap in log.gaps]
+    log.damage_gaps[:] = [gaps.get(gap, gap) for gap in log.damage_gaps]

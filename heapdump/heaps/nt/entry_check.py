@@ -112,7 +112,8 @@ def _report(job: CheckJob, context: HeapContext, window: Window, examined: _Exam
     rows, damage = examined.rows, examined.damage
     if len(damage) >= _MAX_FINDINGS - 1:
         near = f"thousands of wrong bytes near {int(rows.entry[0]):#x}"
-        job.gaps.append(f"{context.name}: {near}: the first {len(damage):,} are reported")
+        job.gaps.append(f"{context.name}: {near}: only the first {len(damage):,} were looked at")
+        job.is_cut = True
     damage = damage[_is_evident(window, rows, damage)]
     shown = damage[: max(0, limits.MAX_FINDINGS - len(job.findings))]
     for row, rule, first, length in shown.tolist():

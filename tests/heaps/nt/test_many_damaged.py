@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from heapdump import kernels
+from heapdump.cli import run
 from heapdump.heaps.nt import back_end, damaged_header, damaged_headers, windows
 from heapdump.heaps.walk import walk_heaps
 from heapdump.kernels.nt_damage import DamageReach
@@ -155,7 +156,22 @@ def test_damage_that_the_check_leaves_out_is_counted(open_built, monkeypatch):
     monkeypatch.setattr(limits, "MAX_FINDINGS", 7)
     with open_built(dump) as snapshot:
         assert (len(snapshot.walk.findings), len(snapshot.damage.findings)) == (7, 14)
-        assert f"heap 0x28a00000000: only the first 7 of {found} damaged places are kept" in snapshot.damage.gaps
+        assert (
+            f"heap 0x28a00000000: only the first 7 of at least {found} damaged places are kept" in snapshot.damage.gaps
+        )
+
+
+@pytest.mark.parametrize("command", ["check", "triage", "summary"])
+def test_where_damage_is_left_out_numbers_are_lower_bounds(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "d.dmp").write_bytes(overrun(300, 5)[0].data)
+    run([command, str(tmp_path / "d.dmp"), "--no-cache"])
+    assert "at least" not in capsys.readouterr().out
+    monkeypatch.setattr(limits, "MAX_FINDINGS", 40)
+    run([command, str(tmp_path / "d.dmp"), "--no-cache"])
+    out = capsys.readouterr().out
+    assert {"check": "at least 40 incidents: 40 errors", "triage": "at least 37 more incidents"}.get(
+        command, "at least"
+    ) in out
 
 
 @pytest.mark.parametrize("generation", GENERATIONS[1:], ids=str)

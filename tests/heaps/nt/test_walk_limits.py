@@ -211,7 +211,7 @@ def test_damage_all_over_keeps_bounded_words(open_built, monkeypatch):
     with open_built(poke(process_of(TEN, built).build(), *changes)) as snapshot:
         assert len(snapshot.walk.findings) == 4
         assert len(snapshot.walk.gaps) <= 5 + 3
-        assert any("more of this kind" in gap for gap in snapshot.walk.gaps)
+        assert any("only the first 5 lines about its damaged places" in gap for gap in snapshot.walk.gaps)
 
 
 def test_a_commit_size_beyond_the_committed_memory_is_damage_and_not_counted(open_built):
