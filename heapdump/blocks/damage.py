@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -58,6 +60,11 @@ class Damage:
     unchecked: tuple[UncheckedHeap, ...] = ()
     remarks: tuple[str, ...] = ()
     is_cut: bool = False
+
+
+def may_lack_some(findings: Sequence[Finding], most: int) -> bool:
+    """True where one heap has `most` findings, as many as its walk keeps."""
+    return any(count >= most for count in Counter(finding.heap for finding in findings).values())
 
 
 def why_not_walked(heap: Heap, count: HeapCount | None) -> WhyUnchecked | None:

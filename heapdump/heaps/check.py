@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from heapdump.blocks.damage import Damage, UncheckedHeap, WhyUnchecked, why_not_walked
+from heapdump.blocks.damage import Damage, UncheckedHeap, WhyUnchecked, may_lack_some, why_not_walked
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """All findings in the heaps, and the gaps of the checks."""
     findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[UncheckedHeap]()
-    remarks, is_cut = dict[str, None](), is_walk_cut(walk)
+    remarks, is_cut = dict[str, None](), may_lack_some(walk.findings, limits.MAX_FINDINGS)
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
@@ -55,12 +55,6 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         if job.guards is None or job.guards:
             guarded.append(heap.index)
     return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked), tuple(remarks), is_cut)
-
-
-def is_walk_cut(walk: Walk) -> bool:
-    """True where the walk of a heap has found as much damage as it keeps: there may be more."""
-    of_heap = Counter(finding.heap for finding in walk.findings)
-    return any(count >= limits.MAX_FINDINGS for count in of_heap.values())
 
 
 def _job(

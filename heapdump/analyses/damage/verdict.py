@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from heapdump.blocks.damage import Damage, UncheckedHeap, why_not_walked
+from heapdump.blocks.damage import Damage, UncheckedHeap, may_lack_some, why_not_walked
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
-from heapdump.heaps.check import is_walk_cut
+from heapdump.memory import limits
 from heapdump.wording import plural
 
 _QUICK_HEADERS = 20_000
@@ -70,4 +70,5 @@ def damage_of_walk(heaps: Sequence[Heap], walk: Walk) -> Damage:
     reasons = ((heap.index, why_not_walked(heap, walk.counts.get(heap.index))) for heap in heaps)
     unchecked = tuple(UncheckedHeap(index, why) for index, why in reasons if why is not None)
     findings = (*(finding for heap in heaps for finding in heap.findings), *walk.findings)
-    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked, is_cut=is_walk_cut(walk))
+    is_cut = may_lack_some(walk.findings, limits.MAX_FINDINGS)
+    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked, is_cut=is_cut)
