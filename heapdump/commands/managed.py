@@ -68,17 +68,17 @@ def _at(snapshot: Snapshot, addresses: Sequence[int]) -> Answer:
 
     places = [managed_place(snapshot.runtimes, address) for address in addresses]
     found = places[0].found if len(places) == 1 else None
-    pointing = referrers(snapshot.runtimes, found.address) if found is not None else ()
+    pointing = referrers(snapshot.process.space, snapshot.runtimes, found.address) if found is not None else None
     records = [place_record(place) for place in places]
-    if found is not None:
-        records[0]["referrers"] = [referrer_record(one) for one in pointing]
+    if pointing is not None:
+        records[0]["referrers"] = [referrer_record(one) for one in pointing.words]
     lines = [line for place in places for line in place_lines(place)]
     return Answer(
         "managed",
         data=lambda: records[0] if len(records) == 1 else records,
         records=lambda: records,
-        page=lambda: [Lines([*lines, *(referrer_lines(pointing) if found is not None else ())])],
-        gaps=_gaps(snapshot.runtimes),
+        page=lambda: [Lines([*lines, *(referrer_lines(pointing) if pointing is not None else ())])],
+        gaps=[*_gaps(snapshot.runtimes), *(pointing.gaps if pointing is not None else ())],
     )
 
 

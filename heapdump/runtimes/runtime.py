@@ -175,6 +175,10 @@ class ObjectHeap(Protocol):
     def pointer_bytes(self) -> int:
         """4 or 8."""
 
+    @property
+    def has_narrow_pointers(self) -> bool:
+        """True where objects may point to each other by fewer bits, which `pointers_to` does not find."""
+
     def spans(self) -> Sequence[Span]:
         """The spans that hold objects, ascending; nothing is walked."""
 

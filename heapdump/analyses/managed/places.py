@@ -6,7 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
+from heapdump.memory.space import AddressSpace
 from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
+from heapdump.wording import plural
 
 _MOST_REFERRERS = 20
 
@@ -51,6 +55,19 @@ class Referrer:
     field: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Referrers:
+    """The words that point to an object.
+
+    Attributes:
+        words: the first ones, ascending by heap.
+        gaps: sentences on further ones, and on what was not searched.
+    """
+
+    words: tuple[Referrer, ...]
+    gaps: tuple[str, ...]
+
+
 def managed_place(runtimes: Sequence[Runtime], address: int) -> ManagedPlace:
     """The method, stub or object at an address; of an object its segment is walked."""
     code = next((place for runtime in runtimes if (place := runtime.code_at(address)) is not None), None)
@@ -69,11 +86,26 @@ def heaps(runtimes: Sequence[Runtime]) -> Iterator[ObjectHeap]:
     return (runtime.heap for runtime in runtimes if runtime.heap is not None)
 
 
-def referrers(runtimes: Sequence[Runtime], address: int) -> tuple[Referrer, ...]:
-    """The first 20 words of managed heaps that hold an address. Reads the whole heaps."""
+def referrers(space: AddressSpace, runtimes: Sequence[Runtime], address: int) -> Referrers:
+    """The first 20 words of managed heaps that hold an address, and what was not searched. Reads the whole heaps."""
     found = ((heap, at) for heap in heaps(runtimes) for at in heap.pointers_to(address))
     out = []
     for heap, at in islice(found, _MOST_REFERRERS):
         source = heap.object_at(at)
         out.append(Referrer(at, source, heap.field_at(source, at) if source is not None else None))
-    return tuple(out)
+    gaps = list(_unsearched(space, runtimes))
+    if next(found, None) is not None:
+        gaps.append(f"only the first {_MOST_REFERRERS} words that point to the object are listed")
+    return Referrers(tuple(out), tuple(gaps))
+
+
+def _unsearched(space: AddressSpace, runtimes: Sequence[Runtime]) -> Iterator[str]:
+    """Sentences on the pointers between objects that cannot be seen."""
+    for heap in heaps(runtimes):
+        edges = np.array([(span.start, span.end) for span in heap.spans()], np.uint64).reshape(-1, 2)
+        present = int(space.mapped.bytes_present(edges[:, 0], edges[:, 1]).sum())
+        missing = int((edges[:, 1] - edges[:, 0]).sum()) - present
+        if missing:
+            yield f"{plural(missing, 'byte')} of the managed heap are not in the dump: pointers there are not seen"
+        if heap.has_narrow_pointers:
+            yield "objects of this heap may point to each other by 32 bits (compressed oops): these are not searched"

@@ -9,9 +9,9 @@ from heapdump.render import text
 from heapdump.render.view import Column, Record, StyledLine, size_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from heapdump.analyses.managed.places import ManagedPlace, Referrer
+    from heapdump.analyses.managed.places import ManagedPlace, Referrer, Referrers
     from heapdump.analyses.managed.threads import ManagedThread
     from heapdump.runtimes.runtime import CodePlace, GenerationRow, ManagedObject, RuntimeInfo, TypeCount
 
@@ -146,13 +146,14 @@ def referrer_record(one: Referrer) -> Record:
     }
 
 
-def referrer_lines(found: Sequence[Referrer]) -> Iterator[StyledLine]:
+def referrer_lines(found: Referrers) -> Iterator[StyledLine]:
     """The referrers of an object in the managed heap, a line for each."""
-    if not found:
-        yield [("no object of the managed heap points to it", "dim")]
+    if not found.words:
+        searched = " whose pointers could be read" if found.gaps else ""
+        yield [(f"no object of the managed heap{searched} points to it", "dim")]
         return
     yield [("pointed to by:", "bold")]
-    for one in found:
+    for one in found.words:
         source = f"{one.source.type} at {one.source.address:#x}" if one.source else "no object"
         field = f", {one.field}" if one.field else ""
         yield [(f"  {one.at:#x}  {source}{field}", "")]

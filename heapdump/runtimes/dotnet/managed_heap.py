@@ -113,6 +113,11 @@ class ManagedHeap:
         """4 or 8."""
         return self._names.structures.pointer
 
+    @property
+    def has_narrow_pointers(self) -> bool:
+        """False: .NET has none."""
+        return False
+
     def spans(self) -> Sequence[Span]:
         """The spans that hold objects, ascending."""
         return [segment.objects for segment in self.segments if segment.objects.size]

@@ -41,6 +41,8 @@ _ELEMENTS = {
 }
 _COMPACT = "UseCompactObjectHeaders"
 _WIDE = "UseCompressedClassPointers"
+NARROW_POINTERS = "UseCompressedOops"
+"""The switch of pointers that have 32 bits, scaled, between objects."""
 
 
 def class_name(symbol: str) -> str:
@@ -115,6 +117,7 @@ class JavaHeap:
     def __init__(self, structs: VmStructs, regions: RegionTable, layout: HeapLayout, flags: dict[str, bool]) -> None:
         """Reads nothing yet. `flags`: switches of the VM by name."""
         self._structs, self._regions, self.layout = structs, regions, layout
+        self._has_narrow_pointers = flags.get(NARROW_POINTERS, True)
         self._header = header_format(structs, flags)
         self._classes = _Classes(structs, narrow=self._header.klass_bytes == 4 or self._header.shift > 0)
         self._map = SpanMap((space.objects, space) for space in layout.spaces if space.objects.size)
@@ -123,6 +126,11 @@ class JavaHeap:
     def pointer_bytes(self) -> int:
         """4 or 8."""
         return self._structs.space.pointer_bytes
+
+    @property
+    def has_narrow_pointers(self) -> bool:
+        """True with compressed oops, and where the VM does not say that it has none: they are its default."""
+        return self.pointer_bytes == 8 and self._has_narrow_pointers
 
     def spans(self) -> Sequence[Span]:
         """The spans that hold objects, ascending."""

@@ -9,12 +9,12 @@ from heapdump.process.model import Module, Process, View
 from heapdump.process.symbols.foreign_code import UnwindData
 from heapdump.runtimes.java.code_cache import CodeCache
 from heapdump.runtimes.java.native_memory import native_memory
-from heapdump.runtimes.java.object_heap import JavaHeap
+from heapdump.runtimes.java.object_heap import NARROW_POINTERS, JavaHeap
 from heapdump.runtimes.java.spaces import HeapLayout, heap_layout
 from heapdump.runtimes.java.vm_structs import VmStructs
 from heapdump.runtimes.runtime import CodeCounts, CodePlace, MemoryOwner, OwnerKind, RuntimeInfo
 
-_SWITCHES = ("UseCompactObjectHeaders", "UseCompressedClassPointers")
+_SWITCHES = ("UseCompactObjectHeaders", "UseCompressedClassPointers", NARROW_POINTERS)
 _MOST_FLAGS = 1 << 13
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 from click.testing import CliRunner
 
+from heapdump.analyses.managed.places import referrers
 from heapdump.analyses.threads import all_stacks
 from heapdump.cli import cli
 from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
@@ -17,6 +18,7 @@ from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
 from tests.builders.clr import STUBS, ClrBuilder, Release
 from tests.builders.clr_metadata import MetadataBuilder
+from tests.patching import without_memory
 from tests.runtimes.dotnet.plans import RELEASES, Plan, plan
 
 FOUND_BY = {
@@ -162,6 +164,27 @@ def test_fields_and_referrers_are_named(snapshot, made):
     pointing = list(heap.pointers_to(made.places["order"]))
     sources = [object_at(snapshot, at) for at in pointing]
     assert "Acme.Orders.Ledger<Acme.Orders.Order>" in [source.type for source in sources]
+
+
+def test_what_is_not_searched_or_listed_of_referrers_is_said(snapshot, made, monkeypatch):
+    order, space = made.places["order"], snapshot.process.space
+    found = referrers(space, snapshot.runtimes, order)
+    assert len(found.words) >= 1 and not found.gaps
+    monkeypatch.setattr("heapdump.analyses.managed.places._MOST_REFERRERS", len(found.words) - 1)
+    cut = referrers(space, snapshot.runtimes, order)
+    assert cut.words == found.words[:-1]
+    assert cut.gaps == (f"only the first {len(cut.words)} words that point to the object are listed",)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_referrers_in_missing_memory_are_not_denied(release: Release, open_built):
+    made = plan(release)
+    built = made.clr.build()
+    with open_built(built) as whole:
+        span = heap_of(whole).spans()[-1]
+    with open_built(without_memory(built, (span.end - 0x10, span.end))) as snapshot:
+        (gap,) = referrers(snapshot.process.space, snapshot.runtimes, made.places["order"]).gaps
+        assert "of the managed heap are not in the dump: pointers there are not seen" in gap
 
 
 @pytest.mark.parametrize("release", ["2.2", "3.1", "8", "10"])

@@ -145,3 +145,10 @@ def test_random_damage_to_tables_and_classes_is_survived(tmp_path_factory, at, n
         for runtime in snapshot.runtimes:
             assert runtime.heap is None or sum(row.count for row in runtime.heap.types()) < 10_000
             runtime.owners(), runtime.gaps(), runtime.code_at(JVM)
+
+
+def test_pointers_of_32_bits_are_said_not_to_be_searched(tmp_path):
+    answer = ask(tmp_path / "index", ["managed", str(write(tmp_path / "java.dmp", some_objects())), hex(HEAP)])
+    assert answer.exit_code == 4
+    assert "no object of the managed heap whose pointers could be read points to it" in answer.stdout
+    assert "compressed oops" in answer.stderr
