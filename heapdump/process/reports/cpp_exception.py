@@ -15,7 +15,7 @@ from heapdump.process.symbols.msvc_names import undecorated
 
 CPP_EXCEPTION = 0xE06D7363
 _MAGICS = (0x19930520, 0x19930521, 0x19930522, 0x01994000)
-_MOST_TYPES, _LONGEST_NAME, _LONGEST_MESSAGE = 32, 512, 256
+_MOST_TYPES, _LONGEST_NAME, _LONGEST_MESSAGE = 32, 4096, 256
 _STD_EXCEPTION = "std::exception"
 
 
@@ -72,19 +72,38 @@ def _class_name(decorated: str) -> str:
 
 
 def _message(space: AddressSpace, exception_object: int) -> str:
-    """The text behind the table of virtual functions: `_What` of std::exception."""
+    """The text behind the table of virtual functions: `_What` of std::exception; "…" ends a longer one."""
     pointer = space.try_pointer(exception_object + space.pointer_bytes)
-    return _text(space, pointer, _LONGEST_MESSAGE) if pointer else ""
+    data, is_whole = _bytes(space, pointer, _LONGEST_MESSAGE) if pointer else (b"", True)
+    text = _decoded(data, is_whole=is_whole)
+    return text if is_whole or not text else f"{text}…"
+
+
+def _decoded(data: bytes, *, is_whole: bool) -> str:
+    """UTF-8, else mostly ASCII with some characters of Western Europe; "" for bytes that are no text.
+
+    The dump does not say which code page the program used. `is_whole`: False where the last character may be cut.
+    """
+    try:
+        text = data.decode("utf-8", "strict" if is_whole else "ignore")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace") if 2 * sum(byte < 0x80 for byte in data) > len(data) else ""
+    strange = sum(not (one.isprintable() or one in "\r\n\t") for one in text)
+    return "" if 8 * strange > len(text) else text
 
 
 def _text(space: AddressSpace, address: int, longest: int) -> str:
     """The zero-terminated ASCII text at an address; "" where there is none."""
+    data, is_whole = _bytes(space, address, longest)
+    return data.decode("ascii") if is_whole and all(0x20 <= byte < 0x7F for byte in data) else ""
+
+
+def _bytes(space: AddressSpace, address: int, most: int) -> tuple[bytes, bool]:
+    """(the bytes from an address up to a zero byte, at most `most`; whether that byte was met)."""
     out = bytearray()
-    while len(out) < longest:
+    while len(out) < most:
         byte = space.try_integer(address + len(out), 1)
-        if byte is None or (byte and not 0x20 <= byte < 0x7F):
-            return ""
-        if byte == 0:
-            return out.decode("ascii")
+        if not byte:
+            return bytes(out), byte == 0
         out.append(byte)
-    return ""
+    return bytes(out), False

@@ -9,6 +9,7 @@ import pytest
 from heapdump.process.model import Process
 from heapdump.process.reports.cpp_exception import CppException, thrown
 from tests.builders import ProcessBuilder
+from tests.patching import without_memory
 
 TID, MAGIC, BASE = 99, 0x19930520, 0x180000000
 
@@ -54,6 +55,31 @@ def test_a_standard_exception_is_named_with_its_message(open_built, arch):
         (incident,) = snapshot.incidents
         assert "C++ exception std::bad_alloc ('bad allocation')" in incident.leading.finding.message
         assert not incident.is_error
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("Größe zu klein".encode(), "Größe zu klein"),
+        ("Größe zu klein".encode("cp1252"), "Größe zu klein"),
+        (b"first line\r\nsecond", "first line\r\nsecond"),
+        (b"x" * 255, "x" * 255),
+        (b"x" * 5000, "x" * 256 + "…"),
+        (b"\x01\x02\x90\xfe\xc3", ""),
+        (b"\xc8\xf2\xd0\xe5", ""),
+        (b"", ""),
+    ],
+)
+def test_every_text_is_a_message_and_other_bytes_are_none(open_built, what, message):
+    process = raised("x64", [b".?AVruntime_error@std@@\0", b".?AVexception@std@@\0"], what)
+    with open_built(process.build()) as snapshot:
+        assert exception_of(snapshot.process).message == message
+
+
+def test_a_message_that_memory_cuts_ends_with_dots(open_built):
+    process = raised("x64", [b".?AVexception@std@@\0"], b"x" * 0xFF0)
+    with open_built(without_memory(process.build(), (0x50000060, 0x50001000))) as snapshot:
+        assert exception_of(snapshot.process).message == "x" * 0x20 + "…"
 
 
 def test_another_type_has_no_message(open_built):
