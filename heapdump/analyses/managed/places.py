@@ -56,7 +56,7 @@ class Referrer:
 
 
 @dataclass(frozen=True, slots=True)
-class Referrers:
+class ManagedReferrers:
     """The words that point to an object.
 
     Attributes:
@@ -86,7 +86,7 @@ def heaps(runtimes: Sequence[Runtime]) -> Iterator[ObjectHeap]:
     return (runtime.heap for runtime in runtimes if runtime.heap is not None)
 
 
-def referrers(space: AddressSpace, runtimes: Sequence[Runtime], address: int) -> Referrers:
+def referrers(space: AddressSpace, runtimes: Sequence[Runtime], address: int) -> ManagedReferrers:
     """The first 20 words of managed heaps that hold an address, and what was not searched. Reads the whole heaps."""
     found = ((heap, at) for heap in heaps(runtimes) for at in heap.pointers_to(address))
     out = []
@@ -96,7 +96,7 @@ def referrers(space: AddressSpace, runtimes: Sequence[Runtime], address: int) ->
     gaps = list(_unsearched(space, runtimes))
     if next(found, None) is not None:
         gaps.append(f"only the first {_MOST_REFERRERS} words that point to the object are listed")
-    return Referrers(tuple(out), tuple(gaps))
+    return ManagedReferrers(tuple(out), tuple(gaps))
 
 
 def _unsearched(space: AddressSpace, runtimes: Sequence[Runtime]) -> Iterator[str]:

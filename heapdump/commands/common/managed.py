@@ -11,7 +11,7 @@ from heapdump.render.view import Column, Record, StyledLine, size_column
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.managed.places import ManagedPlace, Referrer, Referrers
+    from heapdump.analyses.managed.places import ManagedPlace, ManagedReferrers, Referrer
     from heapdump.analyses.managed.threads import ManagedThread
     from heapdump.runtimes.runtime import CodePlace, GenerationRow, ManagedObject, RuntimeInfo, TypeCount
 
@@ -146,7 +146,7 @@ def referrer_record(one: Referrer) -> Record:
     }
 
 
-def referrer_lines(found: Referrers) -> Iterator[StyledLine]:
+def referrer_lines(found: ManagedReferrers) -> Iterator[StyledLine]:
     """The referrers of an object in the managed heap, a line for each."""
     if not found.words:
         searched = " whose pointers could be read" if found.gaps else ""
