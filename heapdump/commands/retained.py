@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.retained import Retained
     from heapdump.snapshot import Snapshot
 
-_MOST_ABOVE, _LEVELS = 20, 4
+_LEVELS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Context:
 
     @property
     def most(self) -> int:
-        """Rows that are made, of tables and records alike: those of a process can be millions."""
+        """Rows that are made, of tables and records alike: those of a process can be millions. `_left_out` says so."""
         return len(self.graph) if self.request.limit is None else self.request.limit
 
     def record(self, node: int) -> Record:
@@ -177,6 +177,11 @@ def _columns() -> tuple[Column[Record], ...]:
     )
 
 
+def _left_out(rows: list[Record], total: int, what: str) -> tuple[str, ...]:
+    """A note where `total` rows exist and fewer were made, for the formats that have no table."""
+    return (f"{len(rows):,} of {total:,} {what} are listed: --all, or --limit N",) if total > len(rows) else ()
+
+
 def _more(context: _Context, rows: list[Record], total: int) -> Iterator[Lines]:
     """A line where `total` rows exist and fewer are in the table."""
     if total > len(rows):
@@ -212,7 +217,8 @@ def _all(context: _Context) -> Answer:
         yield Lines([[(f"of {amount} reachable from roots. {CAVEAT}", "dim")]])
 
     data = {"total": total, "suspects": suspects, "blocks": rows}
-    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=(CAVEAT,))
+    notes = (CAVEAT, *_left_out(rows, many, "blocks that no other block retains"))
+    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=notes)
 
 
 def _grouped(context: _Context, by: GroupKey) -> Answer:
@@ -242,8 +248,9 @@ def _grouped(context: _Context, by: GroupKey) -> Answer:
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
     gaps = (*context.gaps, *missing)
+    notes = (CAVEAT, *_left_out(rows, len(found.groups), "groups"))
     return Answer(
-        "retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=(CAVEAT,),
+        "retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=notes,
         question="retained --group-by",
     )  # fmt: skip
 
@@ -262,9 +269,12 @@ def _one(context: _Context, address: int) -> Answer:
     suspect_record = _suspect_record(context, suspect)
     dominators: list[Record] = []
     above = tree.dominator_of(node)
-    while above is not None and len(dominators) < _MOST_ABOVE:
-        dominators.append(context.record(above))
-        above = tree.dominator_of(above)
+    depth = 0
+    while above is not None:
+        if depth < context.most:
+            dominators.append(context.record(above))
+        above, depth = tree.dominator_of(above), depth + 1
+    below = tree.count_below(node)
     children = [context.record(child) for child in tree.children(node)[: context.most].tolist()]
 
     def page() -> Iterator[PageItem]:
@@ -272,13 +282,17 @@ def _one(context: _Context, address: int) -> Answer:
         yield Lines([[("• ", ""), (suspect_record["text"], "")]])
         nothing = "no single block holds it: several do, or roots"
         yield _table(context, dominators, title="Held by, nearest first", empty=nothing)
+        yield from _more(context, dominators, depth)
         yield _table(context, children, title="Holds", empty="it alone holds nothing")
-        yield from _more(context, children, tree.count_below(node))
+        yield from _more(context, children, below)
 
     data = {"block": context.record(node), "suspect": suspect_record, "dominators": dominators, "children": children}
-    return Answer(
-        "retained", data=lambda: data, records=lambda: children, page=page, gaps=context.gaps, notes=(CAVEAT,)
+    notes = (
+        CAVEAT,
+        *_left_out(dominators, depth, "blocks that hold it"),
+        *_left_out(children, below, "blocks that it alone holds"),
     )
+    return Answer("retained", data=lambda: data, records=lambda: children, page=page, gaps=context.gaps, notes=notes)
 
 
 def _node_at(context: _Context, address: int) -> int:

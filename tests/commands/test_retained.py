@@ -211,3 +211,18 @@ def test_options_of_the_tree_are_checked(tmp_path):
     write(path, [32, 48], [(0, 0, 1)])
     assert run(str(path), "--tree", "--group-by", "type")[0] == 2
     assert run(str(path), "--depth", "3")[0] == 2
+
+
+def test_rows_that_machine_formats_leave_out_are_said(tmp_path):
+    users = write(tmp_path / "a.dmp", [32] + [48] * 30, linked(30))
+    last = f"{users[-1]:#x}"
+    code, out, _ = run(str(tmp_path / "a.dmp"), last, "--json")
+    answer = json.loads(out)
+    assert (code, len(answer["data"]["dominators"])) == (0, 20)
+    assert "20 of 30 blocks that hold it are listed: --all, or --limit N" in answer["notes"]
+    assert "… 10 more (--all, or --limit N)" in run(str(tmp_path / "a.dmp"), last)[1]
+    answer = json.loads(run(str(tmp_path / "a.dmp"), last, "--json", "--all")[1])
+    assert len(answer["data"]["dominators"]) == 30 and not any("are listed" in note for note in answer["notes"])
+    holder = f"{write(tmp_path / 'b.dmp', [32 * 8] + [48] * 30, [(0, 8 * i, i + 1) for i in range(30)])[0]:#x}"
+    answer = json.loads(run(str(tmp_path / "b.dmp"), holder, "--json")[1])
+    assert "20 of 30 blocks that it alone holds are listed: --all, or --limit N" in answer["notes"]
