@@ -16,8 +16,6 @@ from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
 from heapdump.spans import Span, SpanMap
 
-_MOST_HOLDERS = 64
-
 
 class ReferrerKind(StrEnum):
     """The kind of memory that refers; the value is the word of the JSON."""
@@ -170,10 +168,10 @@ class _ReferrerCounter:
         return i is not None and bool(self._usage.table.claim[i] >= 0)
 
     def places(self, span: int) -> tuple[ReferringPlace, ...]:
-        """The places that refer to the span with an index, at most 64."""
+        """All places that refer to the span with an index: at most one for each thread, heap and allocation."""
         found = [(k, n, *one) for (i, k, n), one in self._found.items() if i == span]
         out = [ReferringPlace(k, n, first, words, self._is_named(first)) for k, n, first, words in found]
-        return tuple(sorted(out, key=lambda one: (_ORDER.index(one.kind), -one.words, one.first))[:_MOST_HOLDERS])
+        return tuple(sorted(out, key=lambda one: (_ORDER.index(one.kind), -one.words, one.first)))
 
 
 def _thread_map(process: Process) -> SpanMap[int]:

@@ -90,9 +90,12 @@ class DescribedMemory:
             yield f"{text.plural(len(found), 'thread')} ({self._place(found[0])})"
 
     def _others(self) -> Iterator[str]:
-        for place in self._of("heap")[:_MOST_NAMES]:
+        heaps = self._of("heap")
+        for place in heaps[:_MOST_NAMES]:
             words = text.plural(place.words, "word")
             yield f"heap #{place.number} ({words}, the first in {self._place(place)})"
+        if len(heaps) > _MOST_NAMES:
+            yield text.plural(len(heaps) - _MOST_NAMES, "more heap")
         found = self._of("memory")
         if found:
             words = text.plural(sum(place.words for place in found), "word")

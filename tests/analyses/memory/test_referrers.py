@@ -149,6 +149,30 @@ def test_regions_block_and_triage_name_who_refers(path):
     assert f"unknown: {ARENA:#x}, 1.0 MB: {said}" in ask(path.parent / "index", ["triage", str(path)]).stdout
 
 
+def test_every_thread_and_heap_that_refers_is_named_or_counted(tmp_path):
+    process = ProcessBuilder(build=19041)
+    blocks = []
+    for i in range(5):
+        heap = NtHeapBuilder(base=HEAP + i * 0x10000000, seed=i)
+        heap.busy(64)
+        made = heap.build()
+        blocks.append(made.truth.busy[0].user)
+        process.heap(made)
+    for i in range(70):
+        process.thread(100 + i, content=struct.pack("<3Q", 1, ARENA + 8 * i, 2))
+    process.region(ARENA, MIB).memory(ARENA, bytes(MIB))
+    path = tmp_path / "held.dmp"
+    path.write_bytes(poke(process.build(), *((at, struct.pack("<Q", ARENA + 0x100)) for at in blocks)).data)
+    (region,) = answer(path, "regions", str(path), "--at", hex(ARENA))
+    assert [one["kind"] for one in region["referenced_from"]] == [*["thread"] * 70, *["heap"] * 5]
+    assert region["is_searched_whole"] is True
+    page = ask(path.parent / "index", ["regions", str(path), "--at", hex(ARENA)]).stdout.replace("\n", " ")
+    assert "referenced from 70 threads" in page
+    assert "heap #2 (1 word" in page
+    assert "heap #3 (" not in page
+    assert ", 2 more heaps" in page
+
+
 def test_memory_that_a_structure_names_is_not_searched(path):
     (region,) = answer(path, "regions", str(path), "--at", hex(HEAP))
     assert "referenced_from" not in region
