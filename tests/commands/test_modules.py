@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from heapdump import cli
+from heapdump.analyses.by_hand.images import unlisted_images
 from tests.builders import ProcessBuilder
 from tests.builders.image_header import image_header
 from tests.builders.image_tables import ImageTables
@@ -171,6 +172,16 @@ def test_an_image_in_no_list_is_found_by_its_headers(ask, dump, capfd):
     assert ask("payload")[0]["exports"][0]["name"] == "run"
     cli.run(["modules", str(dump), hex(HIDDEN + 5)])
     assert "in no module list" in capfd.readouterr().out
+
+
+def test_an_image_in_no_list_is_found_behind_many_other_allocations(open_built):
+    process = ProcessBuilder(build=19041)
+    for i in range(65_600):
+        process.region(0x20000000000 + i * 0x10000, 0x1000)
+    place = 0x28000000000
+    process.region(place, 0x1000).memory(place, image_header("x64", 0x8000, 0x5F000001))
+    with open_built(process) as snapshot:
+        assert [module.span.start for module, _ in unlisted_images(snapshot.process)] == [place]
 
 
 def test_texts_of_a_module(ask, dump):

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from heapdump.memory.regions import Kind, State
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Module, Process
@@ -15,7 +17,8 @@ from heapdump.spans import Span
 _EXECUTABLE = 0xF0
 """PAGE_EXECUTE… (winnt.h)."""
 
-_MOST_ALLOCATIONS, _MOST_IMAGE_BYTES = 1 << 16, 1 << 31
+_MAGIC = int.from_bytes(b"MZ", "little")
+_MOST_IMAGE_BYTES = 1 << 31
 _WINDOW, _OVERLAP = 1 << 20, 1024
 _ASCII = re.compile(rb"[\x20-\x7e\t]{6,}")
 _UTF16 = re.compile(rb"(?:[\x20-\x7e\t]\0){6,}")
@@ -47,15 +50,18 @@ def unlisted_images(process: Process) -> list[tuple[Module, Image]]:
 def _allocations(process: Process) -> Iterator[tuple[int, int]]:
     """(start, bytes) of allocations outside of modules that may hold a mapped image."""
     regions = process.regions
-    for number, (first, last) in enumerate(regions.allocation_rows()):
-        if number >= _MOST_ALLOCATIONS:
-            return
-        start = int(regions.start[first])
-        if regions.state[first] != State.MEM_COMMIT or process.module_map.at(start) is not None:
-            continue
-        is_executable = bool((regions.protect[first:last] & _EXECUTABLE).any())
-        if (is_executable or regions.type[first] == Kind.MEM_PRIVATE) and process.space.try_read(start, 2) == b"MZ":
-            yield start, int(regions.end[last - 1]) - start
+    rows = np.array([*regions.allocation_rows()], np.int64).reshape(-1, 2)
+    if not len(rows):
+        return
+    first, last = rows[:, 0], rows[:, 1]
+    is_executable = np.logical_or.reduceat((regions.protect & np.uint32(_EXECUTABLE)) > 0, first)
+    likely = (regions.state[first] == State.MEM_COMMIT) & (is_executable | (regions.type[first] == Kind.MEM_PRIVATE))
+    first, last = first[likely], last[likely]
+    magic, _ = process.space.mapped.gather(regions.start[first], 2)
+    for i in np.flatnonzero(magic == _MAGIC).tolist():
+        start = int(regions.start[first[i]])
+        if process.module_map.at(start) is None:
+            yield start, int(regions.end[last[i] - 1]) - start
 
 
 def texts_of(space: AddressSpace, span: Span) -> Iterator[ImageText]:
