@@ -144,13 +144,16 @@ def context_bytes(data: mmap, size: int, offset: int) -> bytes:
 
 
 def read_threads(data: mmap, stream: Stream, notes: list[str]) -> tuple[ThreadRecord, ...]:
-    """The threads in file order; of several with one id only the first."""
+    """The threads in file order; of several with one id only the first, and a note with the number of the others."""
     first, count = counted(data, stream, _THREAD.size, limits.MAX_THREADS, "thread", notes)
     out: dict[int, ThreadRecord] = {}
     for i in range(count):
         tid, suspend, _, _, teb, start, size, _, ctx_size, ctx = _THREAD.unpack_from(data, first + i * _THREAD.size)
         stack = Span(start, max(start, min(start + size, _TOP - 1)))
         out.setdefault(tid, ThreadRecord(tid, suspend, teb, stack, context_bytes(data, ctx_size, ctx)))
+    if len(out) < count:
+        left = plural(count - len(out), "thread entry")
+        notes.append(f"{left} of the thread list with the id of an earlier one left out")
     return tuple(out.values())
 
 

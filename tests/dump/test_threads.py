@@ -29,6 +29,13 @@ def test_of_two_threads_with_one_id_the_first_counts(write_dump):
     builder = DumpBuilder().thread(4, 0x1000, ip=1).thread(8, 0x2000).thread(4, 0x3000, ip=2)
     with open_minidump(write_dump(builder.build())) as dump:
         assert [(t.id, t.teb) for t in dump.threads] == [(4, 0x1000), (8, 0x2000)]
+        assert dump.thread_notes == ["1 thread entry of the thread list with the id of an earlier one left out"]
+
+
+def test_threads_with_ids_of_their_own_are_no_note(write_dump):
+    with open_minidump(write_dump(DumpBuilder().thread(4, 0x1000).thread(8, 0x2000).build())) as dump:
+        assert len(dump.threads) == 2
+        assert dump.thread_notes == []
 
 
 def test_a_context_behind_the_end_of_the_file_is_cut(write_dump):
