@@ -92,4 +92,6 @@ def _follow(space: AddressSpace, head: int, node: int, gaps: list[str]) -> tuple
             return handles, False
         handles.append(handle)
         previous, node = node, space.try_pointer(node) or 0
+    if node != head:
+        gaps.append(f"the list of heaps in ntdll has more than {plural(len(handles), 'heap')}: the rest was not read")
     return handles, node == head

@@ -182,3 +182,12 @@ def test_a_ring_without_end_is_bounded(open_built, monkeypatch):
     chain = CyclicList(6)
     with open_built(chain.built) as snapshot:
         assert snapshot.process.views[0].heap_addresses == tuple(chain.heaps[:3])
+        assert "the list of heaps in ntdll has more than 3 heaps: the rest was not read" in snapshot.gaps
+
+
+def test_a_ring_with_as_many_heaps_as_the_limit_is_whole(open_built, monkeypatch):
+    monkeypatch.setattr("heapdump.memory.limits.MAX_HEAPS", 6)
+    with open_built(CyclicList(6).built) as snapshot:
+        assert len(snapshot.process.views[0].heap_addresses) == 6
+        assert snapshot.process.views[0].heap_list_complete
+        assert snapshot.gaps == ()
