@@ -53,11 +53,11 @@ def process(
         )
         made.region(TRAMPOLINE, 0x1000, protect=0x20)
         made.memory(TRAMPOLINE, _trampoline().ljust(0x1000, b"\xcc"))
-        made.memory(VICTIM + 0x1000, _jump(VICTIM + 0x1000, RUNTIME + 0x2000).ljust(0x1000, b"\x90"))
+        made.memory(VICTIM + 0x1000, jump(VICTIM + 0x1000, RUNTIME + 0x2000).ljust(0x1000, b"\x90"))
     return made
 
 
-def _jump(at: int, target: int) -> bytes:
+def jump(at: int, target: int) -> bytes:
     """`jmp target` (E9 rel32) at an address."""
     return b"\xe9" + (target - at - 5 & 0xFFFFFFFF).to_bytes(4, "little")
 
@@ -65,7 +65,7 @@ def _jump(at: int, target: int) -> bytes:
 def _trampoline() -> bytes:
     """The replaced instructions, then the jump back behind them."""
     moved = b"\x8b\xff\x55\x8b\xec"
-    return moved + _jump(TRAMPOLINE + len(moved), VICTIM + 0x1005)
+    return moved + jump(TRAMPOLINE + len(moved), VICTIM + 0x1005)
 
 
 def write_pair(folder: Path) -> tuple[str, str]:

@@ -18,7 +18,17 @@ from heapdump.analyses.memory.free_runs import free_runs
 from heapdump.analyses.memory.gaps import Gaps
 from heapdump.analyses.memory.pointers_into import pointers_into
 from heapdump.spans import Span
-from tests.address_spaces import HOOK_BYTES, MOVED, RUNTIME, RUNTIME_BYTES, TRAMPOLINE, process, write_pair
+from tests.address_spaces import (
+    HOOK_BYTES,
+    MOVED,
+    RUNTIME,
+    RUNTIME_BYTES,
+    TRAMPOLINE,
+    VICTIM,
+    jump,
+    process,
+    write_pair,
+)
 from tests.builders import ProcessBuilder
 from tests.dump.test_counters import system
 from tests.patching import poke
@@ -137,6 +147,18 @@ def test_hook_trampolines_are_named_with_the_function_and_the_hook(story):
     members = [member for one in data("gaps", story[1])["culprits"] for member in one["members"]]
     (hook,) = [member for member in members if member["address"] == hex(TRAMPOLINE)]
     assert (hook["kind"], hook["reason"]) == ("hook", "hook trampolines: user32.dll+0x1000 jumps here")
+
+
+def test_of_many_hooked_functions_three_are_named_and_the_others_counted(tmp_path):
+    patches = []
+    for i in range(40):
+        start, place = VICTIM + 0x1000 + 0x20 * i, TRAMPOLINE + 0x20 * i
+        patches += [(start, jump(start, RUNTIME + 0x2000)), (place, b"\x90" * 5 + jump(place + 5, start + 5))]
+    path = tmp_path / "a.dmp"
+    path.write_bytes(poke(process(hooked=True).build(), *patches).data)
+    members = {m["address"]: m for one in data("gaps", path)["culprits"] for m in one["members"]}
+    named = "user32.dll+0x1000, user32.dll+0x1020, user32.dll+0x1040 and 37 more"
+    assert members[hex(TRAMPOLINE)]["reason"] == f"hook trampolines: {named} jump here"
 
 
 def test_a_stack_and_private_memory_say_whose_they_are(tmp_path):

@@ -32,7 +32,7 @@ class Hook:
     Attributes:
         patched: functions whose first bytes are a jump: `ntdll.dll!NtCreateFile`.
         target: module of the hook; None where no jump leads to one.
-        targets: places in modules that the trampolines jump to, at most four.
+        targets: places in modules that the trampolines jump to.
     """
 
     patched: tuple[str, ...]
@@ -60,7 +60,7 @@ def hook_in(process: Process, allocation: VirtualAllocation, namer: Namer) -> Ho
             modules.setdefault(module.name)
     if not patched and not others:
         return None
-    return Hook(tuple(patched)[:4], next(iter(modules), None), tuple(others)[:4])
+    return Hook(tuple(patched), next(iter(modules), None), tuple(others))
 
 
 def _jump_targets(process: Process, allocation: VirtualAllocation) -> Iterator[int]:
