@@ -65,11 +65,12 @@ def command(request: Request, request_size: str | None) -> int:
     request.refuse_sorting("gaps")
     size = text.parse_size(request_size) if request_size else None
     with request.open() as snapshot:
-        most = _MOST if request.limit is None or request.format != "table" else request.limit
+        wants_all = request.limit is None or request.format != "table"
+        most = _MOST if request.limit is None or wants_all else request.limit
         namer = snapshot.namer(request.image_path, request.symbol_path)
         question = AddressSpaceQuestion(size, most, most, snapshot.stores(request.image_path))
         report = examine(snapshot.usage, namer, question)
-        return request.emit(snapshot, _GapsPage(request, snapshot, report).answer())
+        return request.emit(snapshot, _GapsPage(request, snapshot, report, wants_all).answer())
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,32 @@ class _GapsPage:
     request: Request
     snapshot: Snapshot
     report: AddressSpaceReport | None
+    wants_all: bool
 
     def answer(self) -> Answer:
         """The answer of the command."""
-        no_map = () if self.report else (_NO_MAP,)
         return Answer(
             "gaps",
             data=self._data,
             records=lambda: self._data()["runs"],
             page=self._page,
-            gaps=(*self.snapshot.gaps, *heap_gaps(self.snapshot.heaps), *no_map),
+            gaps=(*self.snapshot.gaps, *heap_gaps(self.snapshot.heaps), *self._gaps()),
             nested={"before": ("address", "usage", "detail"), "after": ("address", "usage", "detail")},
         )
+
+    def _gaps(self) -> Iterator[str]:
+        """What the report lacks; what --limit leaves out is not missing."""
+        report = self.report
+        if report is None:
+            yield _NO_MAP
+            return
+        if self.wants_all and report.free.runs > len(report.runs):
+            yield f"only the largest {len(report.runs):,} of {report.free.runs:,} free runs are listed"
+        if self.wants_all and report.has_more_dividers:
+            yield (
+                f"only the first {len(report.dividers):,} of what lies between free runs are examined: those that keep "
+                "most free memory apart"
+            )
 
     def _data(self) -> Record:
         from heapdump.commands.common.gap_records import report_record
@@ -148,8 +163,8 @@ class _GapsPage:
         dividers, _ = request.shown(report.dividers)
         if dividers:
             yield Table(_divider_columns(self.snapshot), dividers)
-            if len(dividers) == request.limit:
-                yield Lines([[(f"the {len(dividers)} that keep most free memory apart; more with --limit N", "dim")]])
+            if report.has_more_dividers:
+                yield Lines([[(f"the {len(dividers):,} that keep most free memory apart; more with --limit N", "dim")]])
         yield Table(HOLDERS, report.usage)
 
 

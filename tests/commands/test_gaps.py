@@ -149,6 +149,38 @@ def test_hook_trampolines_are_named_with_the_function_and_the_hook(story):
     assert (hook["kind"], hook["reason"]) == ("hook", "hook trampolines: user32.dll+0x1000 jumps here")
 
 
+@pytest.fixture
+def broken_up(tmp_path: Path) -> Path:
+    """A dump with 1,500 free runs and more, and an allocation between each two of them."""
+    made = ProcessBuilder(arch="x86", build=7601)
+    for i in range(1500):
+        made.region(0x20000000 + i * 2 * KiB64, KiB64)
+    path = tmp_path / "a.dmp"
+    made.write(path)
+    return path
+
+
+def test_more_runs_and_dividers_than_are_examined_are_gaps(broken_up):
+    code, out, _ = run("gaps", broken_up, "--json")
+    document = json.loads(out)
+    found = document["data"]
+    assert code == 4 and not document["complete"]
+    assert (len(found["runs"]), len(found["culprits"])) == (1000, 1000)
+    notes = document["notes"]
+    assert f"only the largest 1,000 of {found['free_runs']:,} free runs are listed" in notes
+    assert any(note.startswith("only the first 1,000 of what lies between free runs are examined") for note in notes)
+
+
+@pytest.mark.parametrize(("options", "count", "gaps"), [
+    (("--all",), "1,000", 2), (("--limit", "5"), "5", 0), (("--limit", "100000"), None, 0),
+])  # fmt: skip
+def test_the_page_says_how_many_dividers_it_shows_of_more(broken_up, options, count, gaps):
+    _, out, err = run("gaps", broken_up, *options)
+    line = f"the {count} that keep most free memory apart; more with --limit N"
+    assert (line in out) if count else ("more with --limit N" not in out)
+    assert (err.count("only the largest"), err.count("only the first")) == (gaps // 2, gaps // 2)
+
+
 def test_of_many_hooked_functions_three_are_named_and_the_others_counted(tmp_path):
     patches = []
     for i in range(40):

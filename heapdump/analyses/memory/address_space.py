@@ -65,6 +65,7 @@ class AddressSpaceReport:
         free: all free runs in numbers.
         runs: the largest free runs with their neighbours, the largest first.
         dividers: allocations that keep free runs apart, those that keep most bytes apart first.
+        has_more_dividers: True where there are more of them than the question wanted.
         usage: committed and reserved bytes by usage, most bytes first.
         request: the request that was asked about; None without one.
     """
@@ -73,6 +74,7 @@ class AddressSpaceReport:
     free: FreeSpace
     runs: tuple[Neighbours, ...]
     dividers: tuple[ExplainedDivider, ...]
+    has_more_dividers: bool
     usage: tuple[UsageBytes, ...]
     request: AddressRequest | None
 
@@ -104,14 +106,18 @@ def examine(usage: UsageMap, namer: Namer, question: AddressSpaceQuestion) -> Ad
     allocations = Allocations(usage)
     gaps = Gaps(runs, allocations)
     occupants = Occupants(process, allocations, namer, question.images)
-    found = gaps.dividers(question.dividers)
-    dividers = [ExplainedDivider(one, tuple(occupants.of(member) for member in one.members)) for one in found]
+    found = gaps.dividers(question.dividers + 1)
+    dividers = [
+        ExplainedDivider(one, tuple(occupants.of(member) for member in one.members))
+        for one in found[: question.dividers]
+    ]
     request = None if question.request is None else AddressRequest(question.request, gaps.fitting(question.request))
     return AddressSpaceReport(
         limit,
         free_space(runs),
         tuple(gaps.largest(question.runs)),
         tuple(_with_referrers(usage, dividers)),
+        len(found) > question.dividers,
         _usage(usage),
         request,
     )
