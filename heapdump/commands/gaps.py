@@ -95,6 +95,8 @@ class _GapsPage:
 
     def _gaps(self) -> Iterator[str]:
         """What the report lacks; what --limit leaves out is not missing."""
+        from heapdump.commands.common.gap_words import TOO_MUCH
+
         report = self.report
         if report is None:
             yield _NO_MAP
@@ -106,6 +108,8 @@ class _GapsPage:
                 f"only the first {len(report.dividers):,} of what lies between free runs are examined: those that keep "
                 "most free memory apart"
             )
+        if report.has_unsearched:
+            yield f"pointers to private memory between free runs were not searched for ({TOO_MUCH})"
 
     def _data(self) -> Record:
         from heapdump.commands.common.gap_records import report_record
@@ -133,6 +137,7 @@ class _GapsPage:
                     "preferred_base": hex(one.image.preferred) if one.image and one.image.preferred else None,
                     "memory_imports": list(one.image.memory_imports) if one.image else [],
                     "referrers": [hex(address) for address in one.referrers],
+                    "has_more_referrers": one.has_more_referrers,
                 }
                 for one in explained.occupants
             ],

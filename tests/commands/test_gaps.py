@@ -208,6 +208,37 @@ def test_a_stack_and_private_memory_say_whose_they_are(tmp_path):
     assert (stack["kind"], stack["reason"]) == ("stack", "stack of thread ~1 tid 0x63, which began at app.exe+0x1234")
 
 
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (5, " and more")])
+def test_more_pointers_to_private_memory_than_are_named_are_mentioned(tmp_path, count, more):
+    made = process(hooked=False)
+    made.region(0x40000000, KiB64)
+    path = tmp_path / "a.dmp"
+    data_at = made.plan.exe + 0xC000 - 0x1000
+    path.write_bytes(poke(made.build(), (data_at, (0x40000010).to_bytes(4, "little") * count)).data)
+    (member,) = [m for one in data("gaps", path)["culprits"] for m in one["members"] if m["address"] == "0x40000000"]
+    assert member["reason"] == f"private memory; pointers to it: app.exe+0xb000, app.exe+0xb004, app.exe+0xb008{more}"
+    assert member["referrers"] == [hex(data_at + 4 * i) for i in range(3)]
+    assert member["has_more_referrers"] is bool(more)
+
+
+def test_pointers_that_were_not_searched_for_are_a_gap(tmp_path, monkeypatch):
+    monkeypatch.setattr("heapdump.analyses.memory.pointers_into._MOST_BYTES", 0x1000)
+    made = process(hooked=False)
+    made.region(0x40000000, KiB64)
+    made.write(tmp_path / "a.dmp")
+    code, out, _ = run("gaps", tmp_path / "a.dmp", "--json")
+    document = json.loads(out)
+    members = {m["address"]: m for one in document["data"]["culprits"] for m in one["members"]}
+    private = members["0x40000000"]
+    said = "not searched for (more than 4 GiB of writable memory)"
+    assert (private["referrers"], private["has_more_referrers"]) == ([], None)
+    assert private["reason"] == f"private memory; pointers to it were {said}"
+    assert code == 4
+    assert f"pointers to private memory between free runs were {said}" in document["notes"]
+    page = " ".join(run("gaps", tmp_path / "a.dmp")[1].split())
+    assert "were not searched for" in page
+
+
 def test_a_dump_without_a_memory_map_says_that_nothing_is_known(tmp_path):
     made = process(hooked=True)
     made.dump.drop(16)

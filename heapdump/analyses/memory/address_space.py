@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from heapdump.analyses.memory.address_limit import AddressLimit, address_limit
@@ -14,6 +15,7 @@ from heapdump.analyses.memory.usage import FREE, UsageMap
 from heapdump.memory.regions import State
 from heapdump.process.symbols.namer import Namer
 from heapdump.process.symbols.store import SymbolStores
+from heapdump.spans import Span
 
 _MOST_REFERRERS = 3
 
@@ -78,6 +80,12 @@ class AddressSpaceReport:
     usage: tuple[UsageBytes, ...]
     request: AddressRequest | None
 
+    @property
+    def has_unsearched(self) -> bool:
+        """True where a divider is private memory, and no pointers to it were searched for."""
+        found = (one for explained in self.dividers for one in explained.occupants)
+        return any(one.reason is Reason.PRIVATE and one.has_more_referrers is None for one in found)
+
 
 @dataclass(frozen=True, slots=True)
 class AddressSpaceQuestion:
@@ -139,13 +147,19 @@ def _with_referrers(usage: UsageMap, dividers: list[ExplainedDivider]) -> list[E
     """The dividers, private memory with the words that point into it."""
     private = [one for explained in dividers for one in explained.occupants if one.reason is Reason.PRIVATE]
     spans = [one.allocation.span for one in private]
-    referrers = dict(zip(spans, pointers_into(usage.process, spans, _MOST_REFERRERS), strict=True))
+    found = pointers_into(usage.process, spans, _MOST_REFERRERS + 1)
+    if found is None:
+        return dividers
+    referrers = dict(zip(spans, found, strict=True))
     return [
-        replace(
-            explained,
-            occupants=tuple(
-                replace(one, referrers=referrers.get(one.allocation.span, ())) for one in explained.occupants
-            ),
-        )
+        replace(explained, occupants=tuple(_with_own(one, referrers) for one in explained.occupants))
         for explained in dividers
     ]
+
+
+def _with_own(occupant: Occupant, referrers: Mapping[Span, tuple[int, ...]]) -> Occupant:
+    """The occupant with its first referrers; unchanged where they were not searched for."""
+    own = referrers.get(occupant.allocation.span)
+    if own is None:
+        return occupant
+    return replace(occupant, referrers=own[:_MOST_REFERRERS], has_more_referrers=len(own) > _MOST_REFERRERS)

@@ -56,7 +56,8 @@ class Occupant:
         image: place of an image; None for other memory.
         hook: hook whose trampolines it holds; None for other memory.
         start: name of the start address of the thread whose stack it is; "" for other memory.
-        referrers: addresses of words that point into private memory; () where they were not searched for.
+        referrers: addresses of the first words that point into private memory; () where they were not searched for.
+        has_more_referrers: True where there are more of them; None where they were not searched for.
     """
 
     allocation: VirtualAllocation
@@ -65,6 +66,7 @@ class Occupant:
     hook: Hook | None = None
     start: str = ""
     referrers: tuple[int, ...] = ()
+    has_more_referrers: bool | None = None
 
 
 class Occupants:

@@ -15,16 +15,18 @@ _MOST_BYTES = 4 << 30
 """Bytes that are searched; in more nothing is."""
 
 
-def pointers_into(process: Process, spans: Sequence[Span], most: int) -> list[tuple[int, ...]]:
+def pointers_into(process: Process, spans: Sequence[Span], most: int) -> list[tuple[int, ...]] | None:
     """For each span the addresses of the first `most` aligned words outside of it that point into it.
 
-    Reads the writable memory in the dump, 1 GB in a second or two; nothing where there are more than 4 GiB of it.
+    Reads the writable memory in the dump, 1 GB in a second or two; None where there are more than 4 GiB of it.
     """
     found: list[list[int]] = [[] for _ in spans]
     view, table = process.views[-1], process.regions
     rows, memory = writable_rows(table), process.views[-1].space.mapped
-    if not spans or int(memory.bytes_present(table.start[rows], table.end[rows]).sum()) > _MOST_BYTES:
-        return [() for _ in spans]
+    if not spans:
+        return []
+    if int(memory.bytes_present(table.start[rows], table.end[rows]).sum()) > _MOST_BYTES:
+        return None
     low, high = min(span.start for span in spans), max(span.end for span in spans)
     regions = (Span(int(table.start[row]), int(table.end[row])) for row in rows)
     for place in chain.from_iterable(windows(memory, region) for region in regions):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from heapdump.analyses.memory.occupants import ImagePlace, Occupant
     from heapdump.snapshot import Snapshot
 
+TOO_MUCH = "more than 4 GiB of writable memory"
+"""Why pointers to private memory were not searched for."""
+
 _MOST_NAMES = 3
 _ALWAYS = {
     Reason.RANDOMISED_IMAGE: "Windows chose the base of this image (ASLR)",
@@ -101,8 +104,11 @@ def _hook(occupant: Occupant) -> str:
 def _private(snapshot: Snapshot, occupant: Occupant) -> str:
     found = occupant.allocation
     first = f", first bytes {found.detail}" if found.detail else ""
+    if occupant.has_more_referrers is None:
+        return f"private memory{first}; pointers to it were not searched for ({TOO_MUCH})"
     places = tuple(place_words(snapshot, address) for address in occupant.referrers)
-    held = f"; pointers to it: {_listed(places)}" if places else ""
+    more = " and more" if occupant.has_more_referrers else ""
+    held = f"; pointers to it: {_listed(places)}{more}" if places else ""
     return f"private memory{first}{held}"
 
 
