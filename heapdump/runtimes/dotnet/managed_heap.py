@@ -266,12 +266,13 @@ class ManagedHeap:
         return -(-max(size, 3 * width) // width) * width, length
 
     def text_of(self, found: ManagedObject) -> str | None:
-        """The contents of a string, at most 1 Mi characters; None for other objects."""
+        """The contents of a string, at most 1 Mi characters, then "…" for the others; None for other objects."""
         if found.type != "System.String" or found.length is None:
             return None
         width = self._names.structures.pointer
         data = self._space.try_read(found.address + width + 4, 2 * min(found.length, _MOST_CHARACTERS))
-        return None if data is None else data.decode("utf-16-le", "replace")
+        more = "…" if found.length > _MOST_CHARACTERS else ""
+        return None if data is None else data.decode("utf-16-le", "replace") + more
 
     def field_at(self, found: ManagedObject, address: int) -> str | None:
         """The field of an object, or the element of an array, that holds an address."""

@@ -139,6 +139,14 @@ def test_every_address_of_an_object_leads_to_it(snapshot, made):
     assert object_at(snapshot, made.places["order"]).is_finalizable
 
 
+@pytest.mark.parametrize(("most", "text"), [(7, "späteß7"), (6, "späteß…")])
+def test_a_string_that_is_cut_ends_with_a_mark(open_built, monkeypatch, most, text):
+    monkeypatch.setattr("heapdump.runtimes.dotnet.managed_heap._MOST_CHARACTERS", most)
+    made = plan("8")
+    with open_built(made.clr.build()) as snapshot:
+        assert heap_of(snapshot).text_of(object_at(snapshot, made.places["text"])) == text
+
+
 def test_live_spans_are_all_objects_without_free_space(snapshot, made):
     heap = heap_of(snapshot)
     spans = heap.live_spans()
