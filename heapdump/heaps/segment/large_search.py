@@ -74,14 +74,14 @@ def _places(discovery: SegmentDiscovery, nodes: list[int]) -> Iterator[Span]:
 
 
 def all_places(discovery: SegmentDiscovery) -> Iterator[Span]:
-    """Committed private memory, in pieces, up to the most bytes that are scanned."""
+    """Committed private memory, in pieces, up to the most bytes that are scanned; no region that exceeds them."""
     regions, scanned = discovery.process.regions, 0
     rows = np.flatnonzero((regions.state == State.MEM_COMMIT) & (regions.type == Kind.MEM_PRIVATE))
     for row in rows.tolist():
         span = Span(int(regions.start[row]), int(regions.end[row]))
+        if scanned + span.size > _MOST_SCANNED_BYTES:
+            continue
         scanned += span.size
-        if scanned > _MOST_SCANNED_BYTES:
-            return
         yield from (Span(at, min(at + _BYTES_AT_ONCE, span.end)) for at in range(span.start, span.end, _BYTES_AT_ONCE))
 
 

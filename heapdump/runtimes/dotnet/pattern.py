@@ -23,7 +23,7 @@ from heapdump.spans import Span
 _EXECUTABLE = 0xF0
 _FAR, _LONGEST, _MOST_FUNCTIONS = 0x200, 1 << 20, 200
 _MOST_BYTES = 1 << 30
-"""Bytes of executable memory that are searched."""
+"""Bytes of executable memory that are searched; a region that exceeds what is left of them is passed over."""
 
 _TOP = 1 << 47
 _NO_CODE = (0x00, 0xCC, 0xE8, 0xE9)
@@ -37,9 +37,9 @@ def find_code(process: Process, space: AddressSpace, layout: HeaderLayout) -> li
     wanted &= regions.type != Kind.MEM_IMAGE
     for i in np.flatnonzero(wanted).tolist():
         span, base = Span(int(regions.start[i]), int(regions.end[i])), int(regions.allocation_base[i])
+        if span.size > budget:
+            continue
         budget -= span.size
-        if budget < 0:
-            break
         find = _wide if space.pointer_bytes == 8 else _narrow
         starts, bases = find(space, layout, span, base)
         if len(starts):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 
 from heapdump.blocks.kind import BlockKind
-from tests.builders import NtHeapBuilder
+from heapdump.heaps.segment.context import SegmentDiscovery
+from heapdump.heaps.segment.large_search import all_places
+from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.segment_heap import SegmentTruth
@@ -37,6 +42,16 @@ def test_nodes_that_name_each_other_tell_the_large_blocks_of_a_heap_without_head
         assert not snapshot.damage.findings and not heap.is_fully_walked
         total = sum(block.commit_bytes for block in heap.large_blocks or ())
         assert [note for note in heap.notes if f"{len(truth.large)} with {total:,} bytes are told" in note]
+
+
+def test_small_regions_behind_one_that_is_too_large_are_searched(open_built):
+    small, large, behind = 0x100000000, 0x110000000, 0x140000000
+    process = ProcessBuilder(build=19041).region(small, PAGE).region(large, 300 << 20).region(behind, PAGE)
+    with open_built(process) as snapshot:
+        discovery = cast("SegmentDiscovery", SimpleNamespace(process=snapshot.process))
+        found = {span.start for span in all_places(discovery)}
+    assert {small, behind} <= found
+    assert large not in found
 
 
 @EACH

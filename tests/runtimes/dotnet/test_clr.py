@@ -16,6 +16,7 @@ from heapdump.cli import cli
 from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
+from tests.builders import ProcessBuilder
 from tests.builders.clr import STUBS, ClrBuilder, Release
 from tests.builders.clr_metadata import MetadataBuilder
 from tests.patching import without_memory
@@ -254,6 +255,15 @@ def test_without_tables_methods_are_found_by_the_pattern_of_their_code(release: 
                 assert found.trust is Trust.GUESS
         assert clr.code_at(min(made.methods) - 1) is None
         assert clr.gaps()
+
+
+def test_the_pattern_is_searched_behind_executable_memory_that_is_too_large(open_built, monkeypatch):
+    monkeypatch.setattr("heapdump.runtimes.dotnet.pattern._MOST_BYTES", 8 << 20)
+    made = plan("8")
+    made.clr.hides_tables = True
+    process = made.clr.add_to(ProcessBuilder(build=19041)).region(0x19000000, 9 << 20, protect=0x40)
+    with open_built(process) as snapshot:
+        assert only(snapshot).code().methods == len(made.methods)
 
 
 @pytest.mark.parametrize(
