@@ -10,7 +10,7 @@ import click
 from heapdump.analyses.damage.select import FindingFilter, rule_sentences, select_findings
 from heapdump.commands.common.addresses import heap_in, place_span
 from heapdump.commands.common.explained_findings import FindingRecorder
-from heapdump.commands.common.gaps import shown_damage, unchecked_lines, walk_gaps
+from heapdump.commands.common.gaps import report_gaps, shown_damage, unchecked_lines, walk_gaps
 from heapdump.commands.common.options import HEAP_OPTION, option
 from heapdump.commands.common.output_file import output, refuse_unwritable
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
@@ -111,7 +111,7 @@ def command(request: Request, heap: str | None, at: str | None, kind: str | None
             data=lambda: list(recorder.records(rows)),
             records=lambda: recorder.records(rows),
             page=lambda: _page(request, snapshot, rows, unchecked, wanted),
-            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
+            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *report_gaps(snapshot), *unchecked),
             notes=snapshot.damage.remarks,
             shown=[*shown_damage(snapshot), *unchecked],
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.gaps import shown_damage, shown_unchecked, unchecked_lines, walk_gaps
+from heapdump.commands.common.gaps import report_gaps, shown_damage, shown_unchecked, unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
 from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Request, dump_command
@@ -50,6 +50,7 @@ def command(request: Request) -> int:
             gaps=(
                 *walk_gaps(snapshot),
                 *snapshot.damage.gaps,
+                *report_gaps(snapshot),
                 *unchecked_lines(snapshot.heaps, snapshot.damage.unchecked),
             ),
             shown=(
@@ -79,7 +80,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             hang_frames=_owner_frames(request, snapshot, hang),
             verdict=snapshot.verdict(heaps, thorough=True),
             incidents=snapshot.incidents,
-            gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
+            gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps, *report_gaps(snapshot)}),
             leaks=group_rows(request, snapshot, None),
             graph=graph_overview(request, snapshot, _CHEAP),
             capabilities=capabilities(process, heaps),

@@ -58,15 +58,28 @@ def asan_findings(context: ReportContext) -> Iterator[WindowsReport]:
     process = context.process
     heap = next((heap for heap in context.heaps if heap.kind == "asan"), None)
     handed = exception_report(process)
-    texts = asan_reports(process) if heap is not None or handed is not None or _has_runtime(process) else ()
+    texts = _texts(context) if heap is not None or handed is not None or _has_runtime(process) else ()
     address = heap.address if heap is not None else 0
     if handed is not None and not any(handed.text.strip() in one.text for one in texts):
         yield _report(context, address, handed, f"the exception hands it over at {handed.address:#x}")
     for one in texts:
         copies = f", {one.copies} copies" if one.copies > 1 else ""
-        yield _report(context, address, one, f"its report is the text at {one.address:#x}{copies}")
+        more = f", which goes on behind the first {len(one.text):,} characters" if one.is_cut else ""
+        yield _report(context, address, one, f"its report is the text at {one.address:#x}{copies}{more}")
     if heap is not None and handed is None and not texts:
         yield from _rebuilt(context, heap)
+
+
+def _texts(context: ReportContext) -> tuple[AsanReport, ...]:
+    """The reports in memory; the context gets a gap for a cut one, and one where some were not read."""
+    found = asan_reports(context.process)
+    for one in found.reports:
+        if one.is_cut:
+            name = f"AddressSanitizer's report at {one.address:#x}"
+            context.gaps.append(f"{name}: only the first {len(one.text):,} characters were read")
+    if found.unread is not None:
+        context.gaps.append(f"AddressSanitizer's reports from {found.unread:#x} on were not read: there are too many")
+    return found.reports
 
 
 def _has_runtime(process: Process) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from heapdump.analyses.blocks.locate import Located, locate
@@ -39,6 +39,7 @@ class ReportContext:
         failure: ntdll's failure record; None without one.
         stop: the verifier stop; None without one.
         instruction: the instruction that failed; None where it is not known.
+        gaps: sentences on reports that were left out; filled when they are read.
     """
 
     process: Process
@@ -50,6 +51,7 @@ class ReportContext:
     failure: FailureRecord | None
     stop: VerifierStop | None
     instruction: FaultingInstruction | None
+    gaps: list[str] = field(default_factory=list)
 
     @property
     def table(self) -> BlockTable:

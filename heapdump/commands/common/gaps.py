@@ -22,6 +22,11 @@ def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
     return (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)
 
 
+def report_gaps(snapshot: Snapshot) -> tuple[str, ...]:
+    """A line for each report of a runtime that was left out or cut. The reports are read for it."""
+    return tuple(snapshot.report_context.gaps) if snapshot.incidents is not None else ()
+
+
 def shown_damage(snapshot: Snapshot) -> tuple[str, ...]:
     """The gaps that are damage: a page with the incidents, and how many more `check` shows, says them itself."""
     return tuple(one.finding.message for one in snapshot.explained_findings)

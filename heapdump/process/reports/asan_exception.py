@@ -18,7 +18,7 @@ from heapdump.process.reports.asan_text import AsanReport, parse_report
 
 ASAN_EXCEPTION, _KIND = 0xE073616E, 0xE073616F
 _SMALLEST, _LARGEST = 8 + 3 * 8, 0x400
-_LONGEST = 1 << 18
+_LONGEST = 1 << 22
 _ROWS = ((16, 8, 8), (16, 8, 4), (12, 8, 4), (8, 4, 4))
 """(bytes of a row, bytes of the length, bytes of the pointer behind it)."""
 

@@ -6,13 +6,14 @@ The text begins behind `==PID==ERROR: AddressSanitizer: `. Nothing of the runtim
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from heapdump.memory.regions import Kind, State
+from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process
 from heapdump.process.reports.asan_text import AsanReport, parse_report
 from heapdump.spans import Span, merged
@@ -25,13 +26,30 @@ _PREFIX = 16
 """Bytes before the mark that hold `==PID==`, and perhaps the end of the line before."""
 
 _PIECE = 4 << 20
-_LONGEST = 1 << 18
-"""Bytes of a report; one with all stacks of 256 frames has less."""
+_OVERLAP = 64
+"""More bytes than the first line of a report has up to its mark."""
 
-_MOST_HITS = 64
+_READ = 1 << 16
+"""Bytes of a text that are read together: most texts have fewer."""
+
+_LONGEST = 1 << 22
+"""Bytes of a report; LeakSanitizer prints the stack of every leak, 1,000 of them in 1 MiB."""
+
+_MOST_TEXT = 1 << 25
+"""Bytes of all different reports."""
+
+_MOST_HITS = 1024
 
 
-def asan_reports(process: Process) -> tuple[AsanReport, ...]:
+@dataclass(frozen=True, slots=True)
+class AsanReports:
+    """The reports that a process holds. `unread`: address of the first text that was not read; None: all were."""
+
+    reports: tuple[AsanReport, ...]
+    unread: int | None
+
+
+def asan_reports(process: Process) -> AsanReports:
     """The reports that the process holds, each once, in the order of their addresses.
 
     Reads all committed private memory once. Texts in images are patterns of the runtime and do not count. A text with
@@ -39,17 +57,40 @@ def asan_reports(process: Process) -> tuple[AsanReport, ...]:
     """
     found: dict[str, AsanReport] = {}
     own: list[str] = []
-    for address in islice(_hits(process), _MOST_HITS):
-        pid, text = _text(process, address)
-        report = parse_report(address, text) if text else None
-        if report is None:
-            continue
-        known = found.get(report.text)
-        found[report.text] = report if known is None else replace(known, copies=known.copies + 1)
-        own += [report.text] * (pid == process.pid)
-    texts = tuple(dict.fromkeys(own or found))
-    complete = (text for text in texts if not any(other != text and other.startswith(text) for other in texts))
-    return tuple(sorted((found[text] for text in complete), key=lambda one: one.address))
+    read, unread = 0, None
+    for number, address in enumerate(_hits(process)):
+        if number >= _MOST_HITS or read >= _MOST_TEXT:
+            unread = address
+            break
+        text = _text(process, address)
+        known = found.get(text.text)
+        report = replace(known, copies=known.copies + 1) if known is not None else _parsed(address, text)
+        read += len(text.text) * (known is None)
+        if report is not None:
+            found[report.text] = report
+            own += [report.text] * (text.pid == process.pid)
+    reports = (found[text] for text in _whole(own or found))
+    return AsanReports(tuple(sorted(reports, key=lambda one: one.address)), unread)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text. `pid`: the process that it names; `is_cut`: True where it goes on behind the most that is read."""
+
+    pid: int | None
+    text: str
+    is_cut: bool
+
+
+def _parsed(address: int, text: _Text) -> AsanReport | None:
+    report = parse_report(address, text.text) if text.text else None
+    return replace(report, is_cut=True) if report is not None and text.is_cut else report
+
+
+def _whole(texts: Iterable[str]) -> set[str]:
+    """The different texts without those that another one begins with."""
+    ordered = sorted(set(texts))
+    return set(ordered) - {text for text, following in pairwise(ordered) if following.startswith(text)}
 
 
 def _hits(process: Process) -> Iterator[int]:
@@ -80,19 +121,36 @@ def _titles(data: bytes) -> Iterator[int]:
             at = data.find(title, at + 1)
 
 
-def _text(process: Process, address: int) -> tuple[int | None, str]:
-    """(process, text of the report at a mark): from its line to `==PID==ABORTING`, the next report, a NUL or a hole."""
+def _text(process: Process, address: int) -> _Text:
+    """The report at a mark: from its line to `==PID==ABORTING`, the next report, a NUL, a hole or the most of bytes."""
     regions, space = process.regions, process.space
     i = regions.index_at(address)
     if i is None:
-        return None, ""
+        return _Text(None, "", is_cut=False)
     first = max(int(regions.start[i]), address - _PREFIX)
     present = merged(space.mapped.present(Span(first, min(first + _LONGEST, int(regions.end[i])))))
     first, end = next(((part.start, part.end) for part in present if address in part), (address, address))
-    data = space.try_read(first, end - first) or b""
-    begin = _START.search(data[: address - first])
-    text = data[begin.start() if begin else address - first :].partition(b"\0")[0]
+    begin = _START.search(space.try_read(first, address - first) or b"")
+    start = first + begin.start() if begin else address
+    data = _read(space, start, end)
+    text = data.partition(b"\0")[0]
     following = _NEXT.search(text, 1)
+    is_cut = len(text) == end - start and end == first + _LONGEST and following is None
     text = text[: following.start()].rstrip(b"=\r\n") + b"\n" if following else text
     last = _END.search(text)
-    return int(begin[1]) if begin else None, text[: last.end() if last else None].decode("utf-8", "replace")
+    report = text[: last.end() if last else None].decode("utf-8", "replace")
+    return _Text(int(begin[1]) if begin else None, report, is_cut and last is None)
+
+
+def _read(space: AddressSpace, start: int, end: int) -> bytes:
+    """The bytes up to the first piece with a NUL or the next report; of the last piece all."""
+    data = bytearray()
+    while start + len(data) < end:
+        piece = space.try_read(start + len(data), min(_READ, end - start - len(data)))
+        if piece is None:
+            break
+        searched = max(1, len(data) - _OVERLAP)
+        data += piece
+        if b"\0" in piece or _NEXT.search(data, searched):
+            break
+    return bytes(data)

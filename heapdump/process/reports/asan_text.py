@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 _HEX = r"0x[0-9a-f]+"
@@ -46,11 +47,14 @@ _GLOBAL = re.compile(
     rf"global variable '(?P<name>[^']*)'[^\n]*? \((?P<start>{_HEX})\) of size (?P<size>\d+)", re.IGNORECASE
 )
 _VARIABLE = re.compile(r"^\s*\[\d+, ?\d+\) '([^']*)'[^\n]*<== ([^\n]*)", re.MULTILINE)
-_FRAME = re.compile(rf"^\s+#\d+ ({_HEX})", _I)
+_FRAME = re.compile(rf"^[ \t]+#\d+ ({_HEX})", _I)
+_BLANK = re.compile(r"\n\r?\n")
 _FREED = re.compile(r"^freed by thread (\S+)", re.MULTILINE)
 _ALLOCATED = re.compile(r"^(?:previously )?allocated by thread (\S+)", re.MULTILINE)
 _LEAK = re.compile(r"^(Direct|Indirect) leak of (\d+) byte\(s\) in (\d+) object\(s\)", re.MULTILINE)
-_MOST_FRAMES, _MOST_LEAKS = 256, 4096
+_MOST_FRAMES = 256
+_MOST_PARSED = 1 << 18
+"""Characters of a report in which all but its leaks is looked for; one with all stacks of 256 frames has fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class AsanReport:
     `bug`: AddressSanitizer's own word; `bad_address`: None where the report names none; `thread`: that it speaks of, ""
     not known. `region`: [start, end) of the block or global variable it speaks of; `located`: the sentence on it.
     `variable`: of a stack or global variable, "" for none. `frames`, `freed_by`, `allocated_by`: code addresses,
-    innermost first; empty where not printed. `leaks`: of LeakSanitizer.
+    innermost first; empty where not printed. `leaks`: of LeakSanitizer. `is_cut`: True where the process holds more of
+    the text.
     """
 
     address: int
@@ -97,10 +102,12 @@ class AsanReport:
     freed_by: tuple[int, ...]
     allocated_by: tuple[int, ...]
     leaks: tuple[Leak, ...] = ()
+    is_cut: bool = False
 
 
 def parse_report(address: int, text: str) -> AsanReport | None:
     """The parts of a report's text; None where it does not begin like one."""
+    with_leaks, text = text, text[:_MOST_PARSED]
     head = _HEAD.search(text)
     if head is None or not head["words"].strip():
         return None
@@ -113,11 +120,11 @@ def parse_report(address: int, text: str) -> AsanReport | None:
     thread = _THREAD.search(head["words"])
     named = access.thread if access is not None else next(filter(None, thread.groups()), "") if thread else ""
     return AsanReport(
-        address=address, copies=1, text=text, bug=bug, bad_address=access.address if access is not None else bad,
+        address=address, copies=1, text=with_leaks, bug=bug, bad_address=access.address if access is not None else bad,
         thread=named, access=access or _signal(text, bad, named), region=region,
         located="" if located is None else located[0].strip(), variable=variable, frames=_main_frames(text, head.end()),
         freed_by=_frames_behind(text, _FREED), allocated_by=_frames_behind(text, _ALLOCATED),
-        leaks=_leaks(text) if head["tool"] == "Leak" else (),
+        leaks=_leaks(with_leaks) if head["tool"] == "Leak" else (),
     )  # fmt: skip
 
 
@@ -178,19 +185,21 @@ def _frames_behind(text: str, title: re.Pattern[str]) -> tuple[int, ...]:
     return () if found is None else _frames(text, found.end())
 
 
-def _frames(text: str, start: int) -> tuple[int, ...]:
-    """The addresses of the first stack behind a place: its lines follow each other."""
-    first = _FRAME.search(text, start)
+def _frames(text: str, start: int, end: int | None = None) -> tuple[int, ...]:
+    """The addresses of the first stack behind `start` and before `end`: its lines follow each other."""
+    end = len(text) if end is None else end
+    first = _FRAME.search(text, start, end)
     if first is None:
         return ()
-    stack = text[first.start() :].replace("\r\n", "\n").split("\n\n", 1)[0]
-    return tuple(int(found[1], 16) for found in _FRAME.finditer(stack))[:_MOST_FRAMES]
+    blank = _BLANK.search(text, first.start(), end)
+    stack = _FRAME.finditer(text, first.start(), blank.start() if blank is not None else end)
+    return tuple(int(found[1], 16) for found in islice(stack, _MOST_FRAMES))
 
 
 def _leaks(text: str) -> tuple[Leak, ...]:
-    found = list(_LEAK.finditer(text))[:_MOST_LEAKS]
+    found = list(_LEAK.finditer(text))
     ends = [one.start() for one in found[1:]] + [len(text)]
     return tuple(
-        Leak(one[1] == "Direct", int(one[2]), int(one[3]), _frames(text[:end], one.end()))
+        Leak(one[1] == "Direct", int(one[2]), int(one[3]), _frames(text, one.end(), end))
         for one, end in zip(found, ends, strict=True)
     )

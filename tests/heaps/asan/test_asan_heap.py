@@ -310,3 +310,19 @@ def test_the_runtimes_own_report_is_the_incident(tmp_path):
     assert (record["access"]["kind"], record["access"]["bytes"]) == ("write", 2)
     page = ask(tmp_path / "index", ["check", str(path)]).stdout
     assert "    WRITE of size 2" in page and "#0 0x401000 in Fill fill.c:9" in page
+
+
+def test_reports_that_were_cut_or_left_out_are_said(tmp_path):
+    heap = some_chunks()
+    text = REPORT.format(bad=0x1008, size=8, start=0x1000).split("SUMMARY")[0]
+    texts = [text.ljust(5 << 20, "x"), *(text.replace("WRITE of size 2", f"WRITE of size {i}") for i in range(1_100))]
+    content = "\0".join(texts).encode().ljust(8 << 20, b"\0")
+    process = ProcessBuilder(build=19041)
+    process.thread(4)
+    process.region(0x28A70000000, len(content)).memory(0x28A70000000, content)
+    path = tmp_path / "asan.dmp"
+    path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
+    for command in "check", "triage":
+        said = ask(tmp_path / "index", [command, str(path)]).stderr
+        assert "AddressSanitizer's report at 0x28a7000" in said and "characters were read" in said
+        assert "AddressSanitizer's reports from 0x28a7" in said and "there are too many" in said

@@ -57,7 +57,7 @@ def holding(*texts: bytes) -> BuiltDump:
 
 def test_an_overflow_is_read_back(open_built):
     with open_built(holding(OVERFLOW.encode())) as snapshot:
-        (report,) = asan_reports(snapshot.process)
+        (report,) = asan_reports(snapshot.process).reports
     assert (report.bug, report.bad_address, report.region) == (
         "heap-buffer-overflow", 0x12D7F4E20037, (0x12D7F4E20030, 0x12D7F4E20037),
     )  # fmt: skip
@@ -74,7 +74,7 @@ def test_a_report_is_found_in_a_region_of_which_the_dump_holds_little(open_built
     at = AT + (1 << 39)
     process.region(AT, 1 << 44).memory(at, OVERFLOW.encode().ljust(0x1000, b"\0"))
     with open_built(process) as snapshot:
-        (report,) = asan_reports(snapshot.process)
+        (report,) = asan_reports(snapshot.process).reports
         assert [*_searched(snapshot.process)].count(Span(at, at + 0x1000)) == 1
     assert (report.bug, report.text) == ("heap-buffer-overflow", OVERFLOW)
 
@@ -95,7 +95,7 @@ def test_a_double_free_has_no_access():
 
 def test_copies_of_one_report_are_one(open_built):
     with open_built(holding(OVERFLOW.encode(), AFTER_FREE.encode(), OVERFLOW.encode())) as snapshot:
-        found = asan_reports(snapshot.process)
+        found = asan_reports(snapshot.process).reports
     assert [(report.bug, report.copies) for report in found] == [
         ("heap-buffer-overflow", 2),
         ("heap-use-after-free", 1),
@@ -107,7 +107,7 @@ def test_copies_of_one_report_are_one(open_built):
 )
 def test_patterns_and_quotations_are_no_reports(open_built, text):
     with open_built(holding(text)) as snapshot:
-        assert asan_reports(snapshot.process) == ()
+        assert asan_reports(snapshot.process).reports == ()
 
 
 STACK = """    #0 0x7ff6a1b31b95 in Use C:\\acme\\use.cpp:9
@@ -238,7 +238,7 @@ Direct leak of 4,096 byte(s) in 2 object(s) allocated from:
 SUMMARY: AddressSanitizer: 71 byte(s) leaked in 3 allocation(s).
 """.replace("4,096", "4096")
     with open_built(holding(text.encode())) as snapshot:
-        (report,) = asan_reports(snapshot.process)
+        (report,) = asan_reports(snapshot.process).reports
     assert (report.bug, report.bad_address) == ("memory-leak", None)
     assert [(leak.direct, leak.bytes, leak.objects, len(leak.frames)) for leak in report.leaks] == [
         (True, 4096, 2, 2), (True, 64, 2, 2), (False, 7, 1, 1),
@@ -248,18 +248,18 @@ SUMMARY: AddressSanitizer: 71 byte(s) leaked in 3 allocation(s).
 def test_the_report_of_this_process_counts_before_a_log_of_another_one(open_built):
     log, own = AFTER_FREE.encode(), OVERFLOW.replace("==4120==", "==4242==").encode()
     with open_built(holding(log, own)) as snapshot:
-        assert [report.bug for report in asan_reports(snapshot.process)] == ["heap-buffer-overflow"]
+        assert [report.bug for report in asan_reports(snapshot.process).reports] == ["heap-buffer-overflow"]
 
 
 def test_a_cut_copy_is_no_second_report(open_built):
     with open_built(holding(OVERFLOW.encode()[:200], OVERFLOW.encode())) as snapshot:
-        assert [report.text for report in asan_reports(snapshot.process)] == [OVERFLOW]
+        assert [report.text for report in asan_reports(snapshot.process).reports] == [OVERFLOW]
 
 
 def test_reports_behind_each_other_in_one_log_are_two(open_built):
     line = "=" * 65 + "\n"
     with open_built(holding((line + OVERFLOW + line + AFTER_FREE).encode())) as snapshot:
-        found = asan_reports(snapshot.process)
+        found = asan_reports(snapshot.process).reports
     assert [report.bug for report in found] == ["heap-buffer-overflow", "heap-use-after-free"]
     assert found[0].frames == (0x7FF6A1B31B95, 0x7FF6A1B313AD)
     assert found[1].text == AFTER_FREE
@@ -276,3 +276,47 @@ def test_cut_and_noisy_text_is_survived(noise, cut):
     text = (OVERFLOW.encode()[:cut] + noise).decode("utf-8", "replace")
     report = parse_report(AT, text)
     assert report is None or report.bug
+
+
+def leaks_of(count: int, bytes_each: int) -> str:
+    """LeakSanitizer's report of so many leaks, each with a stack of so many bytes."""
+    frame = "    #0 0x401000 in Make"
+    leak = f"Direct leak of 64 byte(s) in 2 object(s) allocated from:\n{frame.ljust(bytes_each, 'x')}\n\n"
+    return f"==7==ERROR: LeakSanitizer: detected memory leaks\n\n{leak * count}"
+
+
+def of_any_size(text: str) -> BuiltDump:
+    content = b"noise\0" + text.encode() + b"\0"
+    process = ProcessBuilder(build=19041)
+    process.thread(4)
+    size = -(-len(content) // 0x1000) * 0x1000
+    return process.region(AT, size).memory(AT, content.ljust(size, b"\0")).build()
+
+
+def test_a_long_report_has_all_its_leaks(open_built):
+    text = leaks_of(5_000, 200)
+    with open_built(of_any_size(text)) as snapshot:
+        (report,) = asan_reports(snapshot.process).reports
+    assert (len(report.leaks), report.text, report.is_cut) == (5_000, text, False)
+    assert {leak.frames for leak in report.leaks} == {(0x401000,)}
+
+
+def test_a_report_that_is_longer_than_what_is_read_is_cut(open_built):
+    text = leaks_of(5_000, 1_000)
+    with open_built(of_any_size(text)) as snapshot:
+        (report,) = asan_reports(snapshot.process).reports
+    assert report.is_cut and text.startswith(report.text) and len(report.text) > 4_000_000
+
+
+def test_reports_behind_the_most_that_are_read_are_said(open_built):
+    texts = [OVERFLOW.replace("WRITE of size 4", f"WRITE of size {number}") for number in range(1_100)]
+    with open_built(of_any_size("\0".join(texts))) as snapshot:
+        found = asan_reports(snapshot.process)
+    assert [report.text for report in found.reports] == texts[:1_024]
+    assert found.unread == AT + len("noise\0") + len("\0".join(texts[:1_024])) + 1 + len("==4120==")
+
+
+def test_a_text_that_another_one_begins_with_is_no_report_of_its_own(open_built):
+    texts = [OVERFLOW, OVERFLOW[:200], OVERFLOW[:150], AFTER_FREE]
+    with open_built(holding(*(text.encode() for text in texts))) as snapshot:
+        assert [report.text for report in asan_reports(snapshot.process).reports] == [OVERFLOW, AFTER_FREE]
