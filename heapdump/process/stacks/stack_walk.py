@@ -51,6 +51,7 @@ class StackEnd(StrEnum):
     BOTTOM = "bottom"
     MEMORY = "stack memory is not in the dump"
     LIMIT = "too many frames"
+    SCAN = f"no return address in the next {_SCAN_BYTES:,} bytes of the stack"
     REGISTERS = "no registers in the dump"
 
 
@@ -296,7 +297,8 @@ class StackWalk:
 
     def _scan(self) -> _Step | None:
         pointer, start = self._view.pointer_bytes, self._registers[self._sp]
-        for at in range(start, min(self._top, start + _SCAN_BYTES), pointer):
+        end = min(self._top, start + _SCAN_BYTES)
+        for at in range(start, end, pointer):
             self._budget -= 1
             if self._budget < 0:
                 self._end = StackEnd.LIMIT
@@ -304,6 +306,11 @@ class StackWalk:
             if self._take(at):
                 judged = self._returns.judge(self._registers[self._ip])
                 return _Step(How.SCAN if judged is Returns.UNCHECKED else How.CALL_SCAN, Trust.GUESS)
-        if self._view.space.try_integer(start, pointer) is None and start < self._top:
-            self._end = StackEnd.MEMORY
+        self._end = self._after_scan(start, end)
         return None
+
+    def _after_scan(self, start: int, end: int) -> StackEnd:
+        """Where a stack ends whose bytes [start, end) hold no return address; BOTTOM where they reach its top."""
+        if start < end and self._view.space.try_read(start, end - start) is None:
+            return StackEnd.MEMORY
+        return StackEnd.SCAN if end < self._top else StackEnd.BOTTOM

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from heapdump.cli import cli
-from heapdump.process.stacks.frames import thread_stack
+from heapdump.process.stacks.frames import StackEnd, thread_stack
 from tests.asking import ask
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
@@ -20,15 +20,23 @@ BOTTOM = STACK + 0x4000
 LOW = STACK + 0x1000
 
 
-def without_code(arch: HeapArch, words: dict[int, int], registers: dict[str, int], ip: int) -> BuiltDump:
+def without_code(
+    arch: HeapArch, words: dict[int, int], registers: dict[str, int], ip: int, bottom: int = BOTTOM
+) -> BuiltDump:
     """A thread whose stack holds pointer-sized words at these addresses; no code is in the dump."""
     size = 8 if arch == "x64" else 4
-    content = bytearray(BOTTOM - LOW)
+    content = bytearray(bottom - LOW)
     for address, word in words.items():
         content[address - LOW : address - LOW + size] = word.to_bytes(size, "little")
     process = ProcessBuilder(arch=arch, build=19041).module(BASE, SIZE, r"C:\acme\vision.dll")
-    process.thread(7, stack=(STACK, BOTTOM), sp=LOW, ip=ip, registers=registers, content=bytes(content))
+    process.thread(7, stack=(STACK, bottom), sp=LOW, ip=ip, registers=registers, content=bytes(content))
     return process.build()
+
+
+def end_of(open_built, dump: BuiltDump | bytes) -> StackEnd:
+    with open_built(dump) as snapshot:
+        process = snapshot.process
+        return thread_stack(process, process.threads[0], process.views[0], snapshot.namer()).end
 
 
 def frames(open_built, dump: BuiltDump) -> list[tuple[int, str, str]]:
@@ -148,6 +156,36 @@ def test_x64_arguments_come_from_home_slots_that_the_function_filled(write_dump)
     (record,) = json.loads(run.stdout)["data"]
     assert [frame["args"] for frame in record["frames"]] == [["0xc350", None, "0x77"], [], []]
     assert record["frames"][0]["return"] == hex(ret(0xD8))
+
+
+@pytest.mark.parametrize("arch", ["x64", "x86"])
+@pytest.mark.parametrize(
+    ("distance", "bottom", "end"),
+    [
+        (0x6000, LOW + 0x8000, StackEnd.SCAN),
+        (0x3000, LOW + 0x3800, StackEnd.BOTTOM),
+        (0, LOW + 0x3000, StackEnd.BOTTOM),
+    ],
+)
+def test_a_scan_that_gives_up_is_no_bottom(open_built, arch, distance, bottom, end):
+    words = {LOW + distance: CALLER} if distance else {}
+    assert end_of(open_built, without_code(arch, words, {}, BASE + CODE, bottom)) is end
+
+
+@pytest.mark.parametrize("arch", ["x64", "x86"])
+def test_a_scan_over_a_hole_ends_at_memory(open_built, arch):
+    dump = without_code(arch, {BOTTOM - 0x800: CALLER}, {}, BASE + CODE)
+    assert end_of(open_built, dump) is StackEnd.BOTTOM
+    assert end_of(open_built, without_memory(dump, (BOTTOM - 0x1000, BOTTOM))) is StackEnd.MEMORY
+
+
+def test_a_scan_that_gave_up_is_said_and_exits_with_4(tmp_path):
+    path = tmp_path / "deep.dmp"
+    path.write_bytes(without_code("x86", {LOW + 0x6000: CALLER}, {}, BASE + CODE, LOW + 0x8000).data)
+    answer = ask(tmp_path, ["threads", str(path), "--frames"])
+    words = "no return address in the next 16,384 bytes of the stack"
+    assert (answer.exit_code, words in answer.stdout) == (4, True)
+    assert answer.stderr == f"heapdump: incomplete: frames of 1 thread are missing: {words}\n"
 
 
 def test_a_stack_that_is_not_in_the_dump_is_said_once_and_exits_with_4(tmp_path):
