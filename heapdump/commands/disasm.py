@@ -64,6 +64,10 @@ def command(request: Request, address: str, before: int | None, after: int | Non
 
 
 def _gaps(at: int, listing: Listing) -> tuple[str, ...]:
+    if listing.stops is not None:
+        end = None if listing.function is None else listing.function.end
+        why = "the end of the function is not known" if end is None else f"the function goes on up to {end:#x}"
+        return (f"the listing stops at {listing.stops:#x}: {why}",)
     if listing.missing is None and any(line.is_current for line in listing.lines):
         return ()
     where = at if listing.missing is None else listing.missing

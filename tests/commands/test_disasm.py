@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from heapdump import cli
+from heapdump.analyses.by_hand import code as code_module
 from tests.builders import ProcessBuilder
 from tests.patching import poke
 from tests.process.symbols.test_namer import directories
@@ -122,6 +123,63 @@ def test_code_that_is_not_there_ends_with_exit_4(ask, dump, capfd):
     assert code == 4 and rows[0]["text"] == "mov edi, edi"
     cli.run(["disasm", str(dump), hex(BASE + 0x5000)])
     assert "--image-path DIR" in capfd.readouterr().err
+
+
+LARGE = BASE + 0x10000
+INFO = 0x4000
+NOP, RETURNS = bytes.fromhex("0f1f840000000000"), bytes.fromhex("0f1f8000000000c3")
+"""nop with 8 bytes; nop with 7 bytes and ret."""
+
+
+@pytest.fixture
+def ask_large(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[[int, int, int], tuple[int, Rows, str]]:
+    """Exit code, rows and gaps at an address of a function of so many bytes, of which the dump holds so many."""
+
+    def asked(address: int, function: int, held: int) -> tuple[int, Rows, str]:
+        made = ProcessBuilder(build=19041).module(BASE, 0x800000, r"C:\acme\vision.dll").thread(7, ip=address)
+        unwind = struct.pack("<3I", 0x10000, 0x10000 + function, INFO + 0x100).ljust(0x100, b"\0")
+        code = (NOP * (function // len(NOP) - 1) + RETURNS)[:held]
+        made.memory(LARGE, code).memory(BASE + INFO, unwind + b"\1\0\0\0")
+        table = struct.pack("<8I", 0, 0, 0, 0, 0, 0, INFO, 12)
+        path = tmp_path / "large.dmp"
+        path.write_bytes(poke(made.build(), (BASE + directories("x64"), table)).data)
+        code_of = cli.run(["disasm", str(path), hex(address), "--function", "--json"])
+        answer = capfd.readouterr()
+        return code_of, json.loads(answer.out)["data"], answer.err
+
+    return asked
+
+
+def test_a_large_function_is_listed_to_its_end(ask_large):
+    code, rows, _ = ask_large(LARGE + 0x20000, 0x30000, 0x30000)
+    assert (code, len(rows), rows[-1]["address"]) == (0, 0x30000 // len(NOP) + 1, hex(LARGE + 0x2FFFF))
+    assert [row["address"] for row in rows if row["is_current"]] == [hex(LARGE + 0x20000)]
+
+
+def test_a_function_of_which_the_dump_holds_the_first_part_says_where_it_ends(ask_large):
+    code, rows, err = ask_large(LARGE + 0x100, 0x30000, 0x3000)
+    assert (code, len(rows)) == (4, 0x3000 // len(NOP))
+    assert f"the code at {LARGE + 0x3000:#x} is not in the dump" in err
+
+
+def test_a_function_that_is_too_large_says_where_the_listing_stops(ask_large, monkeypatch):
+    monkeypatch.setattr(code_module, "_LONGEST_KNOWN", 0x2000)
+    code, rows, err = ask_large(LARGE, 0x3000, 0x3000)
+    assert (code, len(rows)) == (4, 0x2000 // len(NOP))
+    assert f"the listing stops at {LARGE + 0x2000:#x}: the function goes on up to {LARGE + 0x3000:#x}" in err
+
+
+def test_a_function_without_a_known_end_says_where_the_listing_stops(tmp_path, capfd):
+    made = ProcessBuilder(arch="x86", build=19041).module(BASE, 0x80000, r"C:\acme\vision.dll")
+    code = bytes.fromhex("cccccc 558bec") + NOP * 0x4000
+    made.memory(LARGE, code).thread(7, ip=LARGE + 6)
+    path = tmp_path / "endless.dmp"
+    path.write_bytes(made.build().data)
+    assert cli.run(["disasm", str(path), "eip", "--function", "--json"]) == 4
+    answer = capfd.readouterr()
+    assert json.loads(answer.out)["data"][0]["address"] == hex(LARGE + 3)
+    stops = LARGE + 6 + (0x10000 - 3) // len(NOP) * len(NOP)
+    assert f"the listing stops at {stops:#x}: the end of the function is not known" in answer.err
 
 
 @pytest.mark.parametrize(

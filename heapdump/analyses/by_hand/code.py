@@ -12,6 +12,11 @@ from heapdump.process.symbols.namer import Namer
 
 _STEP = 16
 _LONGEST_FUNCTION = 1 << 16
+"""Bytes of a function whose end is not known."""
+
+_LONGEST_KNOWN = 1 << 20
+"""Bytes of a function whose end is known: damaged unwind data may give it gigabytes."""
+
 _SEARCHED = 1 << 12
 """Bytes before an address in which the start of a function is looked for on x86."""
 
@@ -38,6 +43,22 @@ class Function:
     start: int
     end: int | None
     words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The instructions of a function.
+
+    Attributes:
+        run: the instructions, ascending.
+        missing: first address of the function that neither the dump nor an image file holds; None where the
+            instructions end for another reason.
+        stops: address at which the instructions stop though the function goes on, or may; None where they do not.
+    """
+
+    run: list[Instruction]
+    missing: int | None
+    stops: int | None
 
 
 class Code:
@@ -154,15 +175,26 @@ class Code:
         code = self.from_address(address, (count + 1) * _STEP)
         return list(decode(code, address, self._view.pointer_bytes))[:count]
 
-    def all_of(self, function: Function) -> list[Instruction]:
-        """All instructions of a function. Without a known end: up to where no jump inside it leads on."""
-        size = min(_LONGEST_FUNCTION, (function.end or function.start + _LONGEST_FUNCTION) - function.start)
+    def all_of(self, function: Function) -> Body:
+        """The instructions of a function. Without a known end: up to where no jump inside it leads on."""
+        start = function.start
+        size = _LONGEST_FUNCTION if function.end is None else min(_LONGEST_KNOWN, function.end - start)
+        code = self.from_address(start, size)
+        run, is_whole = self._run(function, code, start + size)
+        if is_whole:
+            return Body(run, None, None)
+        if len(code) < size:
+            return Body(run, start + len(code), None)
+        return Body(run, None, run[-1].end if run else start)
+
+    def _run(self, function: Function, code: bytes, end: int) -> tuple[list[Instruction], bool]:
+        """(the instructions of a function, True where its end is among them). `end`: up to which jumps count."""
         run: list[Instruction] = []
         farthest = function.start
-        for one in decode(self.from_address(function.start, size), function.start, self._view.pointer_bytes):
+        for one in decode(code, function.start, self._view.pointer_bytes):
             run.append(one)
-            if one.is_jump and one.target is not None and one.target < function.start + size:
+            if one.is_jump and one.target is not None and one.target < end:
                 farthest = max(farthest, one.target)
             if function.end is None and one.is_final and one.end > farthest:
-                break
-        return run
+                return run, True
+        return run, bool(run) and function.end is not None and run[-1].end >= function.end

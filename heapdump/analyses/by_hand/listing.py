@@ -81,11 +81,13 @@ class Listing:
         function: the function; None where its start is not known.
         missing: first address behind them that neither the dump nor an image file holds; None where they end for
             another reason.
+        stops: of a whole function: address at which they stop though it goes on, or may; None where they do not.
     """
 
     lines: tuple[Line, ...]
     function: Function | None
     missing: int | None
+    stops: int | None = None
 
 
 class Lister:
@@ -119,7 +121,9 @@ class Lister:
         function = self._code.function(address)
         if function is None:
             raise WrongUsage(f"no function is known at {address:#x}; --before N and --after N show what is around it")
-        return self._listing(self._code.all_of(function), address, function, 0)
+        body = self._code.all_of(function)
+        lines = tuple(self._line(one, address, function) for one in body.run)
+        return Listing(lines, function, body.missing, body.stops)
 
     def _listing(self, run: list[Instruction], address: int, function: Function | None, after: int) -> Listing:
         behind = [one for one in run if one.address >= address]

@@ -18,6 +18,9 @@ LONGEST_INSTRUCTION = 15
 """Bytes of the longest instruction of x86 and x64."""
 
 _SHORTEST_CALL = 2
+_DECODED = 1 << 12
+"""Bytes that are decoded together: behind each byte that begins no instruction the others are copied."""
+
 _SPACED = re.compile(r"\[[^]]*\]")
 
 
@@ -132,10 +135,13 @@ def decode(code: bytes, address: int, pointer_bytes: int) -> Iterator[Instructio
     """
     decoder, at = _decoder(pointer_bytes), 0
     while at < len(code):
-        for found in decoder.disasm(code[at:], address + at):
+        begin = at
+        for found in decoder.disasm(code[at : at + _DECODED], address + at):
             yield _instruction(found)
             at = found.address + found.size - address
         if at < len(code):
+            if begin < at and begin + _DECODED - at < LONGEST_INSTRUCTION:  # cut by the piece
+                continue
             if len(code) - at < LONGEST_INSTRUCTION:  # perhaps cut
                 return
             yield Instruction(address + at, code[at : at + 1], f"db {code[at]:#04x}")

@@ -130,3 +130,11 @@ def test_random_bytes_never_raise(pointer):
             found = aligned_before(code, 0x1000, pointer, count)
             assert len(found) <= count
             assert not found or found[-1].end == 0x1000
+
+
+@pytest.mark.parametrize("size", [4094, 4096, 4100, 8197])
+def test_code_that_is_decoded_in_pieces_is_decoded_whole(size):
+    code = (bytes.fromhex("48b80102030405060708") * 900)[:size]
+    for start in range(3):
+        found = [one.address for one in decode(bytes.fromhex("9090")[:start] + code, 0x1000, 8)]
+        assert found == [*range(0x1000, 0x1000 + start), *range(0x1000 + start, 0x1000 + start + size // 10 * 10, 10)]
