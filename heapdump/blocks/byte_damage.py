@@ -17,6 +17,7 @@ class ByteDamage:
         address: of the first damaged byte.
         expected: bytes that should be there; as many as `found`.
         found: bytes that are there.
+        is_cut: True where more bytes behind them are damaged.
     """
 
     kind: FindingKind
@@ -24,3 +25,9 @@ class ByteDamage:
     address: int
     expected: bytes
     found: bytes
+    is_cut: bool = False
+
+    @property
+    def at_least(self) -> str:
+        """The word before the number of damaged bytes; "" where it is all of them."""
+        return "at least " if self.is_cut else ""

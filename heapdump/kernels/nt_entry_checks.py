@@ -25,7 +25,7 @@ _FREE_WORD = -0x0111011201110112
 _CRT_GUARD = 0xFDFDFDFD
 _UNUSED_BITS = 0x3F
 _PAGE = 0x1000
-_MOST_SPAN = 4096
+MOST_SPAN = 4096
 """Number of bytes, from the first wrong byte of an entry on, that are compared."""
 
 
@@ -117,7 +117,7 @@ def check_fills(
             low, what = size - unused_bytes[row] + header8[row] * UNIT, TAIL
             high = min(low + granule, size + UNIT * (stride - 1))
         at, first, last, place = (entry - base) >> 3, -1, -1, low
-        while place < high and (first < 0 or place - first < _MOST_SPAN):
+        while place < high and (first < 0 or place - first < MOST_SPAN):
             value = words[at + (place >> 3)]
             if what == FREE and value == 0 and (entry + place) & (_PAGE - 1) == 0:
                 place += _PAGE

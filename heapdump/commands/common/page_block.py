@@ -66,5 +66,5 @@ def page_lines(detail: PageBlock) -> list[list[tuple[str, str]]]:
 
 
 def _damage_words(damage: ByteDamage) -> str:
-    place = f"{damage.what} at {damage.address:#x}, {text.plural(len(damage.found), 'byte')}"
+    place = f"{damage.what} at {damage.address:#x}, {damage.at_least}{text.plural(len(damage.found), 'byte')}"
     return f"{place}: expected {damage.expected[:16].hex(' ')}, found {damage.found[:16].hex(' ')}"

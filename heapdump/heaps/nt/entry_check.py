@@ -20,7 +20,7 @@ from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.windows import Window, present_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_entry_checks, run
-from heapdump.kernels.row import TRUST_MASK
+from heapdump.kernels.row import EXTRA, TRUST_MASK, UNIT
 from heapdump.memory import limits
 from heapdump.spans import SpanMap
 
@@ -29,6 +29,9 @@ _MAX_FINDINGS = 4096
 
 _SHOWN_BYTES = 64
 """The most bytes of a damaged fill that a finding shows."""
+
+_EXTRA_BYTES = 4
+"""Bytes at the end of a free entry with the flag EXTRA that have no fill."""
 
 _MAX_THREADS = 4
 
@@ -144,7 +147,7 @@ def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place:
         message = f"{name}: the fill behind the block at {int(rows.address[row]):#x} is changed"
         return Finding("tail_fill", "error", heap, *place, message, " ".join(["ab"] * shown), found)
     if rule == nt_entry_checks.FREE:
-        message = f"{name}: the free block at {entry:#x} was written to"
+        message = f"{name}: the free block at {entry:#x} was written to{_at_least(rows, row, place)}"
         expected = " ".join("ee" if (place.address + i) % 2 == 0 else "fe" for i in range(shown))
         return Finding("free_fill", "error", heap, *place, message, expected, found)
     is_segment = rule == nt_entry_checks.SEGMENT
@@ -152,3 +155,15 @@ def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place:
     message = f"{name}: the entry header at {entry:#x} is damaged ({member})"
     expected = "that of its segment" if is_segment else "one that fits its state and size"
     return Finding("entry_header", "error", heap, *place, message, expected, found)
+
+
+def _at_least(rows: BlockTable, row: int, place: _DamagedRun) -> str:
+    """Words where a free entry is damaged up to where the comparison stops, and goes on; "" elsewhere.
+
+    A word there may have the right bytes by chance.
+    """
+    size = int(rows.size8[row]) * UNIT - _EXTRA_BYTES * bool(rows.tags[row] & np.uint16(EXTRA))
+    compared = place.address + nt_entry_checks.MOST_SPAN
+    goes_on = compared < int(rows.entry[row]) + size
+    is_full = place.length > nt_entry_checks.MOST_SPAN - UNIT
+    return f": at least {place.length:,} bytes" if goes_on and is_full else ""

@@ -10,6 +10,7 @@ from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.page.damage import LIGHT_SUFFIX, byte_damage
 from heapdump.heaps.page.light import hosts_of
 from heapdump.layouts import Struct, load
+from heapdump.wording import plural
 
 _SHOWN_BYTES = 64
 """The most damaged bytes that a finding shows."""
@@ -22,7 +23,8 @@ def check_page_heap(job: CheckJob) -> None:
     for block in table.blocks(rows):
         for damage in byte_damage(job.view, heap, block):
             place = f"the {damage.what} of the {block.state} block at {block.address:#x}"
-            message = f"page heap {heap.address:#x}: {place} is changed"
+            least = f": {damage.at_least}{plural(len(damage.found), 'byte')}" if damage.is_cut else ""
+            message = f"page heap {heap.address:#x}: {place} is changed{least}"
             expected, found = damage.expected[:_SHOWN_BYTES].hex(" "), damage.found[:_SHOWN_BYTES].hex(" ")
             length = len(damage.found)
             job.findings.append(

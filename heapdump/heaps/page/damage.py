@@ -16,6 +16,7 @@ from heapdump.heaps.page.light import BUSY_STAMPS, FREED_STAMPS
 from heapdump.heaps.page.structures import light_heap_member, root_of
 from heapdump.layouts import Struct, load
 from heapdump.process.model import View
+from heapdump.spans import Span
 
 FULL_SUFFIX = 0xD0
 """The byte behind the requested bytes of a full block, up to the end of its accessible pages."""
@@ -73,13 +74,20 @@ def _information_damage(view: View, information: Struct, heap: int, block: Block
 def _fill_damage(view: View, kind: FindingKind, what: str, place: tuple[int, int], fill: int) -> Iterator[ByteDamage]:
     """The bytes from the first to the last that is not `fill`, in the first MiB with one; `place`: (address, size)."""
     start, size = place
-    for at in range(start, start + size, _PIECE_BYTES):
-        data = view.space.try_read(at, min(_PIECE_BYTES, start + size - at))
+    damaged = _damaged_pieces(view, Span(start, start + size), fill)
+    first = next(damaged, None)
+    if first is not None:
+        address, found = first
+        is_cut = next(damaged, None) is not None
+        yield ByteDamage(kind, what, address, bytes([fill]) * len(found), found, is_cut)
+
+
+def _damaged_pieces(view: View, span: Span, fill: int) -> Iterator[tuple[int, bytes]]:
+    """(address, bytes from the first to the last that is not `fill`) of each MiB with one, up to the first hole."""
+    for at in range(span.start, span.end, _PIECE_BYTES):
+        data = view.space.try_read(at, min(_PIECE_BYTES, span.end - at))
         if data is None:
             return
         changed = data.lstrip(bytes([fill]))
         if changed:
-            first = len(data) - len(changed)
-            found = changed.rstrip(bytes([fill]))
-            yield ByteDamage(kind, what, at + first, bytes([fill]) * len(found), found)
-            return
+            yield at + len(data) - len(changed), changed.rstrip(bytes([fill]))

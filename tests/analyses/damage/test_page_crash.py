@@ -10,8 +10,10 @@ import pytest
 from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.blocks.page_heap import page_block, page_heap_roots
 from heapdump.blocks.kind import BlockKind
+from heapdump.heaps.page import damage as page_damage
 from heapdump.memory import limits
-from heapdump.snapshot import Snapshot
+from heapdump.snapshot import Snapshot, open_dump
+from tests.asking import ask
 from tests.builders import ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.page_heap import PageHeapBuilder
@@ -212,6 +214,24 @@ def test_damage_in_and_behind_light_blocks(open_built, arch):
         (inside,) = detail_of(snapshot, users[1], BlockKind.LIGHT).damage
         assert (behind.kind, behind.address) == ("page_suffix", users[0] + 52)
         assert (inside.kind, inside.address) == ("page_freed_fill", users[1] + 7)
+
+
+@pytest.mark.parametrize(("spoiled", "least"), [((7, 9), ""), ((7, 3000), "at least ")])
+def test_damage_behind_the_first_damaged_piece_is_said(tmp_path, monkeypatch, spoiled, least):
+    monkeypatch.setattr(page_damage, "_PIECE_BYTES", 1024)
+    generation = Generation("x64", 19041)
+    page = PageHeapBuilder(PLACE, normal_heap=generation.base)
+    ordinary = heap_of(generation, FIXED[0])
+    dead = page.light(4000, state="light freed")
+    user = ordinary.busy(len(dead), dead) + page.information
+    built = ProcessBuilder(build=19041, nt_global_flag=HPA).heap(page.build()).heap(ordinary.build()).build()
+    path = tmp_path / "light.dmp"
+    path.write_bytes(poke(built, *((user + at, b"!") for at in spoiled)).data)
+    with open_dump(path, use_index=False) as snapshot:
+        (found,) = [one for one in snapshot.damage.findings if one.kind == "page_freed_fill"]
+    words = f": {least}1 byte" if least else ""
+    assert found.message.endswith(f"is changed{words}") and found.address == user + 7
+    assert f", {least}{found.length} byte" in ask(tmp_path, ["block", str(path), hex(user)]).stdout
 
 
 def test_a_light_block_is_known_by_two_of_its_three_witnesses(open_built):
