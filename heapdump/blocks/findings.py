@@ -154,6 +154,7 @@ class Finding:
         message: one sentence for a person.
         expected: hex or words: the bytes or the state that the rule demands; "" where it demands no single one.
         found: hex or words: the bytes or the state in the dump; "" likewise.
+        is_cut: True where more bytes are damaged, or may be, than `length` says.
     """
 
     kind: FindingKind
@@ -164,12 +165,19 @@ class Finding:
     message: str
     expected: str
     found: str
+    is_cut: bool = False
+
+    @property
+    def at_least(self) -> str:
+        """The words before the number of damaged bytes; "" where it is all of them."""
+        return "at least " if self.is_cut else ""
 
     def to_record(self) -> dict[str, str | int]:
         """Its fields by name, for the index. Each is named here, for `dataclasses.asdict` is slow."""
         return {
             "kind": self.kind, "severity": self.severity, "heap": self.heap, "address": self.address,
             "length": self.length, "message": self.message, "expected": self.expected, "found": self.found,
+            "is_cut": self.is_cut,
         }  # fmt: skip
 
     @property

@@ -39,7 +39,7 @@ def _damage_words(incident: Incident) -> str:
     if (finding.is_report and not is_stop) or block is None:
         return incident.sentence
     reach = evidence.high - incident.address if evidence.meaning else 0
-    amount = "access" if is_stop else text.plural(max(reach, finding.length), "byte")
+    amount = "access" if is_stop else finding.at_least + text.plural(max(reach, finding.length), "byte")
     end, size = block.address + block.size, text.a_size(block.size, f"{block.state} block")
     if block.trust is Trust.GUESS:
         size += f" ({SIZE_IS_A_GUESS})"

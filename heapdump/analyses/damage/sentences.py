@@ -57,5 +57,5 @@ def _damaged(leading: ExplainedFinding) -> str:
     if finding.rule.protected is Protected.HEADER:
         return f"a header is overwritten at {finding.address:#x}{written}"
     if finding.rule.protected is Protected.FREED:
-        return f"{plural(max(finding.length, 1), 'byte')} overwritten{written}"
-    return f"{plural(max(finding.length, 1), 'byte')} overwritten{written}"
+        return f"{finding.at_least}{plural(max(finding.length, 1), 'byte')} overwritten{written}"
+    return f"{finding.at_least}{plural(max(finding.length, 1), 'byte')} overwritten{written}"

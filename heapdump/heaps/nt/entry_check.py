@@ -147,9 +147,11 @@ def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place:
         message = f"{name}: the fill behind the block at {int(rows.address[row]):#x} is changed"
         return Finding("tail_fill", "error", heap, *place, message, " ".join(["ab"] * shown), found)
     if rule == nt_entry_checks.FREE:
-        message = f"{name}: the free block at {entry:#x} was written to{_at_least(rows, row, place)}"
+        is_cut = _is_cut(rows, row, place)
+        least = f": at least {place.length:,} bytes" if is_cut else ""
+        message = f"{name}: the free block at {entry:#x} was written to{least}"
         expected = " ".join("ee" if (place.address + i) % 2 == 0 else "fe" for i in range(shown))
-        return Finding("free_fill", "error", heap, *place, message, expected, found)
+        return Finding("free_fill", "error", heap, *place, message, expected, found, is_cut)
     is_segment = rule == nt_entry_checks.SEGMENT
     member = "number of its segment" if is_segment else "count of unused bytes"
     message = f"{name}: the entry header at {entry:#x} is damaged ({member})"
@@ -157,13 +159,11 @@ def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place:
     return Finding("entry_header", "error", heap, *place, message, expected, found)
 
 
-def _at_least(rows: BlockTable, row: int, place: _DamagedRun) -> str:
-    """Words where a free entry is damaged up to where the comparison stops, and goes on; "" elsewhere.
+def _is_cut(rows: BlockTable, row: int, place: _DamagedRun) -> bool:
+    """True where a free entry is damaged up to where the comparison stops, and goes on.
 
     A word there may have the right bytes by chance.
     """
     size = int(rows.size8[row]) * UNIT - _EXTRA_BYTES * bool(rows.tags[row] & np.uint16(EXTRA))
     compared = place.address + nt_entry_checks.MOST_SPAN
-    goes_on = compared < int(rows.entry[row]) + size
-    is_full = place.length > nt_entry_checks.MOST_SPAN - UNIT
-    return f": at least {place.length:,} bytes" if goes_on and is_full else ""
+    return compared < int(rows.entry[row]) + size and place.length > nt_entry_checks.MOST_SPAN - UNIT

@@ -28,7 +28,9 @@ def check_page_heap(job: CheckJob) -> None:
             expected, found = damage.expected[:_SHOWN_BYTES].hex(" "), damage.found[:_SHOWN_BYTES].hex(" ")
             length = len(damage.found)
             job.findings.append(
-                Finding(damage.kind, "error", heap.address, damage.address, length, message, expected, found)
+                Finding(
+                    damage.kind, "error", heap.address, damage.address, length, message, expected, found, damage.is_cut
+                )
             )
     if heap.layout is not None:
         _check_hosts(job, load(heap.layout)["_DPH_BLOCK_INFORMATION"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.asking import ask
 from tests.builders import ProcessBuilder
 from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.patching import poke
@@ -23,7 +24,7 @@ FLAGS, FILL = 5, 0x04
     ],
 )
 def test_a_fill_that_is_overwritten_farther_than_compared_has_at_least_so_many_bytes(
-    open_built, start, count, length, words
+    tmp_path, open_built, start, count, length, words
 ):
     heap = heap_of(Generation("x86", 2600), FIXED[0])
     heap.busy(100)
@@ -38,3 +39,8 @@ def test_a_fill_that_is_overwritten_farther_than_compared_has_at_least_so_many_b
         (found,) = [one for one in snapshot.damage.findings if one.kind == "free_fill"]
     assert (found.address, found.length) == (entry + start, length)
     assert found.message.endswith(f"was written to{words}")
+    path = tmp_path / "fill.dmp"
+    path.write_bytes(marked.data)
+    for _ in range(2):  # found, and from the index
+        page = ask(tmp_path / "index", ["check", str(path)]).stdout
+        assert ("at least 4,096 bytes" in " ".join(page.split())) is bool(words)
