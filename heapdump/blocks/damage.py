@@ -51,7 +51,7 @@ class Damage:
         guarded: indices of the heaps that may hold blocks of the CRT's debug heap.
         unchecked: heaps that no check examined. Such a heap has no findings, but may be damaged.
         remarks: sentences about damage that the checks of these heaps cannot see.
-        is_cut: True where `findings` may lack some: there are at least as many.
+        cut: addresses of the heaps that may have more findings than these.
     """
 
     findings: tuple[Finding, ...]
@@ -59,12 +59,12 @@ class Damage:
     guarded: tuple[int, ...]
     unchecked: tuple[UncheckedHeap, ...] = ()
     remarks: tuple[str, ...] = ()
-    is_cut: bool = False
+    cut: tuple[int, ...] = ()
 
 
-def may_lack_some(findings: Sequence[Finding], most: int) -> bool:
-    """True where one heap has `most` findings, as many as its walk keeps."""
-    return any(count >= most for count in Counter(finding.heap for finding in findings).values())
+def may_lack_some(findings: Sequence[Finding], most: int) -> set[int]:
+    """Addresses of the heaps that have `most` findings, as many as their walk keeps."""
+    return {heap for heap, count in Counter(finding.heap for finding in findings).items() if count >= most}
 
 
 def why_not_walked(heap: Heap, count: HeapCount | None) -> WhyUnchecked | None:

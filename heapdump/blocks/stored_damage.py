@@ -30,7 +30,7 @@ def from_record(record: Record, heaps: int) -> Damage:
         tuple(record["guarded"]),
         tuple(UncheckedHeap(one["heap"], WhyUnchecked(one["why"])) for one in record["unchecked"]),
         tuple(record["remarks"]),
-        record["is_cut"],
+        tuple(record["cut"]),
     )
     require_types(found)
     if not all(0 <= heap < heaps for heap in (*found.guarded, *(one.heap for one in found.unchecked))):

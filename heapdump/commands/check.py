@@ -140,7 +140,8 @@ def _page(
         found = [incident for incident in snapshot.incidents if incident.number in numbers]
         shown, hidden = request.shown(found)
         yield Table(VIEW, shown, hidden=hidden)
-        yield from _reports(request, snapshot, shown if request.limit is None else shown[:_REPORTS], len(found))
+        reported = shown if request.limit is None else shown[:_REPORTS]
+        yield from _reports(request, snapshot, reported, len(found), _least(snapshot, wanted))
     if request.explain and snapshot.damage.remarks:
         yield Lines([[("  Note: ", "bold"), (remark, "dim")] for remark in snapshot.damage.remarks])
 
@@ -155,7 +156,7 @@ def _verdict_lines(
     if rows or examined:
         errors = sum(explained.finding.is_error for explained in rows)
         found = text.plural(len({explained.incident for explained in rows}), "incident")
-        least = "at least " if snapshot.damage.is_cut else ""
+        least = _least(snapshot, wanted)
         counts = f"{least}{found}: {text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
         style = "red bold" if errors else "yellow bold" if unchecked else "green bold"
         nothing = "no damage found" if wanted.kind is None else f"no {wanted.kind} found"
@@ -183,7 +184,15 @@ def _examined(snapshot: Snapshot, heap: int | None) -> str:
     return f": {text.plural(len(counts), 'heap')} with {text.plural(headers, 'header')} examined" if counts else ""
 
 
-def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], total: int) -> Iterator[Lines]:
+def _least(snapshot: Snapshot, wanted: FindingFilter) -> str:
+    """The words before a number of incidents where there may be more."""
+    cut = snapshot.damage.cut
+    return "at least " if (cut if wanted.heap is None else wanted.heap in cut) else ""
+
+
+def _reports(
+    request: Request, snapshot: Snapshot, shown: Sequence[Incident], total: int, least: str
+) -> Iterator[Lines]:
     from heapdump.commands.common.incident_report import IncidentReporter
     from heapdump.render.asan import report_lines
 
@@ -191,7 +200,6 @@ def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], to
     for incident in shown:
         yield Lines(list(report_lines(reporter.report(incident))))
     if len(shown) < total:
-        least = "at least " if snapshot.damage.is_cut else ""
         more = text.plural(total - len(shown), "more report")
         yield Lines([[(f"… {least}{more} (--all, or --at ADDRESS for one)", "dim")]])
 

@@ -52,8 +52,8 @@ def command(
 ) -> int:
     """Many dumps: a row for each, and which share a bug or growth.
 
-    Folders stand for all dumps below them. A dump that cannot be read is a row with the reason. Exit code 4 when there
-    is one, or a number that --parquet cannot hold.
+    Folders stand for all dumps below them. A dump that cannot be read is a row with the reason. Exit code 4 when a
+    dump cannot be read, or --parquet cannot hold a number.
 
     \b
     heapdump fleet crash.dmp dumps/

@@ -79,6 +79,7 @@ def _at(snapshot: Snapshot, addresses: Sequence[int]) -> Answer:
         records=lambda: records,
         page=lambda: [Lines([*lines, *(referrer_lines(pointing) if pointing is not None else ())])],
         gaps=[*_gaps(snapshot.runtimes), *(pointing.gaps if pointing is not None else ())],
+        notes=pointing.notes if pointing is not None else (),
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """All findings in the heaps, and the gaps of the checks."""
     findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[UncheckedHeap]()
-    remarks, is_cut = dict[str, None](), may_lack_some(walk.findings, limits.MAX_FINDINGS)
+    remarks, cut = dict[str, None](), may_lack_some(walk.findings, limits.MAX_FINDINGS)
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
@@ -42,10 +42,10 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         if why is not None:
             unchecked.append(UncheckedHeap(heap.index, why))
         findings += as_warnings([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
-        is_cut |= job.is_cut
         found = len(job.findings) + job.omitted
+        if job.is_cut or found > limits.MAX_FINDINGS:
+            cut.add(heap.address)
         if found > limits.MAX_FINDINGS:
-            is_cut = True
             gaps.append(
                 f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of at least {found:,} damaged places "
                 "are kept"
@@ -54,7 +54,7 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         remarks |= dict.fromkeys(job.remarks)
         if job.guards is None or job.guards:
             guarded.append(heap.index)
-    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked), tuple(remarks), is_cut)
+    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked), tuple(remarks), tuple(sorted(cut)))
 
 
 def _job(

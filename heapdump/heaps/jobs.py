@@ -80,13 +80,13 @@ class WalkLog:
         return self.has_more_findings and self.has_more_damage_gaps and len(self.assumed_busy) > MOST_ASSUMED_BUSY
 
     def all_gaps(self, heap: int) -> Iterator[str]:
-        """Every gap of the heap at that address, and a sentence for each kind of thing that was left out."""
+        """The gaps, and a sentence for each kind of which some were left out; `heap`: the heap's address."""
         yield from self.damage_gaps
         if self.has_more_damage_gaps:
             yield f"heap {heap:#x}: only the first {limits.MAX_GAPS:,} lines about its damaged places are kept"
         yield from self.gaps
         if self.has_more_gaps:
-            yield f"heap {heap:#x}: only the first {limits.MAX_GAPS:,} lines about what else is missing are kept"
+            yield f"heap {heap:#x}: only the first {limits.MAX_GAPS:,} lines about missing memory are kept"
         if self.has_more_findings:
             yield f"heap {heap:#x}: only its first {limits.MAX_FINDINGS:,} findings are kept"
 
@@ -264,7 +264,7 @@ class CheckJob:
         facts: see `blocks.walk.Walk`.
         findings: gets the findings; more than limits.MAX_FINDINGS of them are not shown.
         omitted: number of further findings that were counted alone.
-        is_cut: set by the check where it did not look at all damage.
+        is_cut: set by the check where it may not have seen every damaged place.
         gaps: gets a sentence for each thing that could not be checked.
         in_operation: set by the check to the words of `changing` where contradictions are warnings for that reason.
         remarks: gets sentences about damage that no check of this heap can see.

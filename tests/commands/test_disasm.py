@@ -169,6 +169,19 @@ def test_a_function_that_is_too_large_says_where_the_listing_stops(ask_large, mo
     assert f"the listing stops at {LARGE + 0x2000:#x}: the function goes on up to {LARGE + 0x3000:#x}" in err
 
 
+def test_a_function_with_too_many_instructions_says_where_the_listing_stops(ask_large, monkeypatch):
+    monkeypatch.setattr(code_module, "_MOST_INSTRUCTIONS", 5)
+    code, rows, err = ask_large(LARGE, 0x3000, 0x3000)
+    assert (code, len(rows)) == (4, 5)
+    assert f"the listing stops at {LARGE + 5 * len(NOP):#x}" in err
+
+
+def test_data_at_the_end_of_a_function_is_listed(ask_large, monkeypatch):
+    monkeypatch.setitem(globals(), "RETURNS", bytes.fromhex("c30fffffffffffff"))
+    code, rows, _ = ask_large(LARGE, 0x40, 0x40)
+    assert (code, rows[-1]["address"], rows[-1]["text"]) == (0, hex(LARGE + 0x3F), "db 0xff")
+
+
 def test_a_function_without_a_known_end_says_where_the_listing_stops(tmp_path, capfd):
     made = ProcessBuilder(arch="x86", build=19041).module(BASE, 0x80000, r"C:\acme\vision.dll")
     code = bytes.fromhex("cccccc 558bec") + NOP * 0x4000

@@ -41,7 +41,7 @@ def test_damage_hides_no_sentence_about_missing_memory(monkeypatch: pytest.Monke
         log.merge(later)
     assert [line for line in log.all_gaps(0) if "missing" in line] == ["missing 0", "missing 1"]
     log.add_gap("missing 2")
-    assert list(log.all_gaps(0))[-1] == "heap 0x0: only the first 2 lines about what else is missing are kept"
+    assert list(log.all_gaps(0))[-1] == "heap 0x0: only the first 2 lines about missing memory are kept"
 
 
 def test_nothing_is_said_to_be_left_out_at_the_limit_itself(monkeypatch: pytest.MonkeyPatch) -> None:

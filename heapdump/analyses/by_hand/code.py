@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from heapdump.analyses.by_hand.alignment import aligned_before
 from heapdump.process.model import Process, View
@@ -16,6 +17,9 @@ _LONGEST_FUNCTION = 1 << 16
 
 _LONGEST_KNOWN = 1 << 20
 """Bytes of a function whose end is known: damaged unwind data may give it gigabytes."""
+
+_MOST_INSTRUCTIONS = 1 << 16
+"""Instructions of a function: each is a line."""
 
 _SEARCHED = 1 << 12
 """Bytes before an address in which the start of a function is looked for on x86."""
@@ -53,7 +57,7 @@ class Body:
         run: the instructions, ascending.
         missing: first address of the function that neither the dump nor an image file holds; None where the
             instructions end for another reason.
-        stops: address at which the instructions stop though the function goes on, or may; None where they do not.
+        stops: address at which the listing ends before the function does, or without its end known; None elsewhere.
     """
 
     run: list[Instruction]
@@ -183,7 +187,7 @@ class Code:
         run, is_whole = self._run(function, code, start + size)
         if is_whole:
             return Body(run, None, None)
-        if len(code) < size:
+        if len(code) < size and len(run) < _MOST_INSTRUCTIONS:
             return Body(run, start + len(code), None)
         return Body(run, None, run[-1].end if run else start)
 
@@ -191,7 +195,9 @@ class Code:
         """(the instructions of a function, True where its end is among them). `end`: up to which jumps count."""
         run: list[Instruction] = []
         farthest = function.start
-        for one in decode(code, function.start, self._view.pointer_bytes):
+        is_all = function.end is not None and function.start + len(code) >= function.end
+        decoded = decode(code, function.start, self._view.pointer_bytes, is_all=is_all)
+        for one in islice(decoded, _MOST_INSTRUCTIONS):
             run.append(one)
             if one.is_jump and one.target is not None and one.target < end:
                 farthest = max(farthest, one.target)

@@ -81,7 +81,7 @@ class Listing:
         function: the function; None where its start is not known.
         missing: first address behind them that neither the dump nor an image file holds; None where they end for
             another reason.
-        stops: of a whole function: address at which they stop though it goes on, or may; None where they do not.
+        stops: of a function: address at which the listing ends before it does, or without its end known; else None.
     """
 
     lines: tuple[Line, ...]

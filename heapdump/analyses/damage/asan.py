@@ -78,7 +78,8 @@ def _texts(context: ReportContext) -> tuple[AsanReport, ...]:
             name = f"AddressSanitizer's report at {one.address:#x}"
             context.gaps.append(f"{name}: only the first {len(one.text):,} characters were read")
     if found.unread is not None:
-        context.gaps.append(f"AddressSanitizer's reports from {found.unread:#x} on were not read: there are too many")
+        texts = f"further reports of AddressSanitizer or LeakSanitizer, such as the text at {found.unread:#x}"
+        context.gaps.append(f"{texts}, were not read: there are too many")
     return found.reports
 
 

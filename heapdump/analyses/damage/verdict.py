@@ -57,7 +57,7 @@ def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage], *,
     indices, addresses = {heap.index for heap in heaps}, {heap.address for heap in heaps}
     unchecked = tuple(one for one in known.unchecked if one.heap in indices)
     errors = sum(finding.is_error and finding.heap in addresses for finding in known.findings)
-    return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked, known.is_cut)
+    return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked, not addresses.isdisjoint(known.cut))
 
 
 def is_quickly_checked(walk: Walk) -> bool:
@@ -70,5 +70,5 @@ def damage_of_walk(heaps: Sequence[Heap], walk: Walk) -> Damage:
     reasons = ((heap.index, why_not_walked(heap, walk.counts.get(heap.index))) for heap in heaps)
     unchecked = tuple(UncheckedHeap(index, why) for index, why in reasons if why is not None)
     findings = (*(finding for heap in heaps for finding in heap.findings), *walk.findings)
-    is_cut = may_lack_some(walk.findings, limits.MAX_FINDINGS)
-    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked, is_cut=is_cut)
+    cut = tuple(sorted(may_lack_some(walk.findings, limits.MAX_FINDINGS)))
+    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked, cut=cut)

@@ -60,12 +60,14 @@ class ManagedReferrers:
     """The words that point to an object.
 
     Attributes:
-        words: the first ones, ascending by heap.
-        gaps: sentences on further ones, and on what was not searched.
+        words: the first ones; within a heap by address.
+        gaps: sentences on further ones, and on memory that the dump lacks.
+        notes: sentences on pointers of a form that is not searched.
     """
 
     words: tuple[Referrer, ...]
     gaps: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def managed_place(runtimes: Sequence[Runtime], address: int) -> ManagedPlace:
@@ -93,19 +95,19 @@ def referrers(space: AddressSpace, runtimes: Sequence[Runtime], address: int) ->
     for heap, at in islice(found, _MOST_REFERRERS):
         source = heap.object_at(at)
         out.append(Referrer(at, source, heap.field_at(source, at) if source is not None else None))
-    gaps = list(_unsearched(space, runtimes))
+    gaps = list(_missing(space, runtimes))
     if next(found, None) is not None:
         gaps.append(f"only the first {_MOST_REFERRERS} words that point to the object are listed")
-    return ManagedReferrers(tuple(out), tuple(gaps))
+    narrow = any(heap.has_narrow_pointers for heap in heaps(runtimes))
+    notes = ("objects may point to each other by 32 bits (compressed oops), which are not searched",) if narrow else ()
+    return ManagedReferrers(tuple(out), tuple(gaps), notes)
 
 
-def _unsearched(space: AddressSpace, runtimes: Sequence[Runtime]) -> Iterator[str]:
-    """Sentences on the pointers between objects that cannot be seen."""
+def _missing(space: AddressSpace, runtimes: Sequence[Runtime]) -> Iterator[str]:
+    """Sentences on the parts of managed heaps that the dump lacks."""
     for heap in heaps(runtimes):
         edges = np.array([(span.start, span.end) for span in heap.spans()], np.uint64).reshape(-1, 2)
         present = int(space.mapped.bytes_present(edges[:, 0], edges[:, 1]).sum())
         missing = int((edges[:, 1] - edges[:, 0]).sum()) - present
         if missing:
             yield f"{plural(missing, 'byte')} of the managed heap are not in the dump: pointers there are not seen"
-        if heap.has_narrow_pointers:
-            yield "objects of this heap may point to each other by 32 bits (compressed oops): these are not searched"

@@ -149,8 +149,9 @@ def referrer_record(one: Referrer) -> Record:
 def referrer_lines(found: ManagedReferrers) -> Iterator[StyledLine]:
     """The referrers of an object in the managed heap, a line for each."""
     if not found.words:
-        searched = " whose pointers could be read" if found.gaps else ""
-        yield [(f"no object of the managed heap{searched} points to it", "dim")]
+        nothing = "no pointer to it was found in what could be searched"
+        yield [(nothing if found.gaps or found.notes else "no object of the managed heap points to it", "dim")]
+        yield from ([(note, "dim")] for note in found.notes)
         return
     yield [("pointed to by:", "bold")]
     for one in found.words:

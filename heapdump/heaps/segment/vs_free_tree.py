@@ -181,8 +181,9 @@ def _report_links(walk: SegmentWalk, nodes: _Nodes, unlinked: NDArray[np.bool_])
     at_parent = np.isin(nodes.parent, nodes.address)
     own = nodes.address + np.uint64(2 * pointer)
     places = np.unique(np.where(at_parent, nodes.parent, own)[unlinked])
-    for at in places[: walk.most_reports].tolist():
-        length = 2 * pointer if at in nodes.address else pointer
+    shown = places[: walk.most_reports]
+    for at, is_node in zip(shown.tolist(), np.isin(shown, nodes.address).tolist(), strict=True):
+        length = 2 * pointer if is_node else pointer
         message = f"{walk.name}: the tree of free chunks is broken at {at:#x}"
         walk.report(DamagedBytes("free_list", at, length, "a link of the tree", "another"), message)
     walk.count_headers(0, -len(places))

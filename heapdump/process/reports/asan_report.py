@@ -39,11 +39,12 @@ _MOST_TEXT = 1 << 25
 """Bytes of all different reports."""
 
 _MOST_HITS = 1024
+"""Texts that are read, equal ones too."""
 
 
 @dataclass(frozen=True, slots=True)
 class AsanReports:
-    """The reports that a process holds. `unread`: address of the first text that was not read; None: all were."""
+    """The reports that a process holds. `unread`: address of a text that was not read; None: all were."""
 
     reports: tuple[AsanReport, ...]
     unread: int | None
@@ -99,7 +100,7 @@ def _hits(process: Process) -> Iterator[int]:
     for part in _searched(process):
         for piece in range(part.start, part.end, _PIECE):
             data = space.try_read(piece, min(_PIECE + overlap, part.end - piece)) or b""
-            for at in _titles(data):
+            for at in sorted(_titles(data)):
                 before = data[max(0, at - _PREFIX) : at] if at else space.try_read(piece - _PREFIX, _PREFIX) or b""
                 if at < _PIECE and _START.search(before):
                     yield piece + at

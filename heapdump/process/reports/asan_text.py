@@ -44,9 +44,12 @@ _THREAD = re.compile(r"\bthread (T\d+)|\b(T\d+)\)", re.IGNORECASE)
 _LOCATED = re.compile(rf"^(?:Address )?{_HEX} is (?:located|a wild pointer)[^\n]*", _I)
 _REGION = re.compile(rf"region \[({_HEX}),({_HEX})\)", re.IGNORECASE)
 _GLOBAL = re.compile(
-    rf"global variable '(?P<name>[^']*)'[^\n]*? \((?P<start>{_HEX})\) of size (?P<size>\d+)", re.IGNORECASE
+    rf"global variable '(?P<name>[^'\n]{{0,4096}})'[^\n]{{0,1024}}? \((?P<start>{_HEX})\) of size (?P<size>\d+)",
+    re.IGNORECASE,
 )
-_VARIABLE = re.compile(r"^\s*\[\d+, ?\d+\) '([^']*)'[^\n]*<== ([^\n]*)", re.MULTILINE)
+_VARIABLE = re.compile(
+    r"^[ \t]{0,64}\[\d{1,20}, ?\d{1,20}\) '([^'\n]{0,4096})'[^\n]{0,4096}?<== ([^\n]*)", re.MULTILINE
+)
 _FRAME = re.compile(rf"^[ \t]+#\d+ ({_HEX})", _I)
 _BLANK = re.compile(r"\n\r?\n")
 _FREED = re.compile(r"^freed by thread (\S+)", re.MULTILINE)
@@ -198,6 +201,8 @@ def _frames(text: str, start: int, end: int | None = None) -> tuple[int, ...]:
 
 def _leaks(text: str) -> tuple[Leak, ...]:
     found = list(_LEAK.finditer(text))
+    if not found:
+        return ()
     ends = [one.start() for one in found[1:]] + [len(text)]
     return tuple(
         Leak(one[1] == "Direct", int(one[2]), int(one[3]), _frames(text, one.end(), end))

@@ -7,6 +7,7 @@ type first (ehdata.h of the Windows SDK).
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 
 from heapdump.memory.space import AddressSpace
@@ -85,7 +86,7 @@ def _decoded(data: bytes, *, is_whole: bool) -> str:
     The dump does not say which code page the program used. `is_whole`: False where the last character may be cut.
     """
     try:
-        text = data.decode("utf-8", "strict" if is_whole else "ignore")
+        text = codecs.getincrementaldecoder("utf-8")().decode(data, final=is_whole)
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace") if 2 * sum(byte < 0x80 for byte in data) > len(data) else ""
     strange = sum(not (one.isprintable() or one in "\r\n\t") for one in text)

@@ -127,11 +127,12 @@ class Instruction:
         return self.is_return or self.text.startswith(("jmp", "int3", "ud2", "hlt"))
 
 
-def decode(code: bytes, address: int, pointer_bytes: int) -> Iterator[Instruction]:
+def decode(code: bytes, address: int, pointer_bytes: int, *, is_all: bool = False) -> Iterator[Instruction]:
     """The instructions of `code`, which lies at `address`, in order.
 
     A byte that begins no instruction is given as an instruction of one byte with the text `db 0xff`. Ends before the
-    last 14 bytes where they begin no instruction: it may be cut. `pointer_bytes`: 4 (x86) or 8 (x64).
+    last 14 bytes where they begin no instruction: it may be cut; with `is_all` it is not. `pointer_bytes`: 4 (x86) or 8
+    (x64).
     """
     decoder, at = _decoder(pointer_bytes), 0
     while at < len(code):
@@ -142,7 +143,7 @@ def decode(code: bytes, address: int, pointer_bytes: int) -> Iterator[Instructio
         if at < len(code):
             if begin < at and begin + _DECODED - at < LONGEST_INSTRUCTION:  # cut by the piece
                 continue
-            if len(code) - at < LONGEST_INSTRUCTION:  # perhaps cut
+            if not is_all and len(code) - at < LONGEST_INSTRUCTION:  # perhaps cut
                 return
             yield Instruction(address + at, code[at : at + 1], f"db {code[at]:#04x}")
             at += 1

@@ -124,7 +124,8 @@ class StackWalk:
         self._parameters = 0  # bytes of the callee's parameters on the stack, by frame data
         self._ip, self._sp = ("rip", "rsp") if view.arch == "x64" else ("eip", "esp")
         low = self._registers[self._sp]
-        self._top = stack.base if stack is not None and stack.limit <= low < stack.base else low + _SCAN_BYTES
+        self._is_top_known = stack is not None and stack.limit <= low < stack.base
+        self._top = stack.base if stack is not None and self._is_top_known else low + _SCAN_BYTES
         self._chain = FramePointers(view.space, self._returns, self._top)
         self._end = StackEnd.BOTTOM
 
@@ -310,7 +311,7 @@ class StackWalk:
         return None
 
     def _after_scan(self, start: int, end: int) -> StackEnd:
-        """Where a stack ends whose bytes [start, end) hold no return address; BOTTOM where they reach its top."""
+        """Where a stack ends whose bytes [start, end) hold no return address; BOTTOM where they reach its known top."""
         if start < end and self._view.space.try_read(start, end - start) is None:
             return StackEnd.MEMORY
-        return StackEnd.SCAN if end < self._top else StackEnd.BOTTOM
+        return StackEnd.SCAN if end < self._top or not self._is_top_known else StackEnd.BOTTOM

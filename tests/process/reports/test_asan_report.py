@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump.process.reports import asan_report
 from heapdump.process.reports.asan_report import _searched, asan_reports
 from heapdump.process.reports.asan_text import parse_report
 from heapdump.spans import Span
@@ -320,3 +321,16 @@ def test_a_text_that_another_one_begins_with_is_no_report_of_its_own(open_built)
     texts = [OVERFLOW, OVERFLOW[:200], OVERFLOW[:150], AFTER_FREE]
     with open_built(holding(*(text.encode() for text in texts))) as snapshot:
         assert [report.text for report in asan_reports(snapshot.process).reports] == [OVERFLOW, AFTER_FREE]
+
+
+def test_the_order_of_texts_is_that_of_their_addresses(open_built, monkeypatch):
+    """Where texts are left out, those behind are."""
+    leak, error = "LeakSanitizer: detected memory leaks", "AddressSanitizer: heap-use-after-free on address 0x10"
+    monkeypatch.setattr(asan_report, "_MOST_HITS", 1)
+    texts = f"==7==ERROR: {leak}\n\nSUMMARY: a\n\0==7==ERROR: {error}\n\nSUMMARY: b\n\0".encode()
+    process = ProcessBuilder(build=19041, pid=7)
+    process.region(0x5000000, 0x1000).memory(0x5000000, texts.ljust(0x1000, b"\0"))
+    with open_built(process.build()) as snapshot:
+        found = asan_report.asan_reports(snapshot.process)
+        assert [leak in one.text for one in found.reports] == [True]
+        assert found.unread == 0x5000000 + texts.index(b"AddressSanitizer")
