@@ -333,4 +333,4 @@ def test_the_order_of_texts_is_that_of_their_addresses(open_built, monkeypatch):
     with open_built(process.build()) as snapshot:
         found = asan_report.asan_reports(snapshot.process)
         assert [leak in one.text for one in found.reports] == [True]
-        assert found.unread == 0x5000000 + texts.index(b"AddressSanitizer")
+        assert found.unread == 0x5000000 + texts.index(b"ERROR: AddressSanitizer")
