@@ -21,6 +21,9 @@ _PAGES = 16
 _FIXED_MEMBERS, _FIXED = 0xFF00FFFF, 4 << 24
 """Bits 32-63 of a large block's header word: PreviousSize 0, UnusedBytes 4; the segment byte between them varies."""
 
+_TOP = 1 << 64
+"""Behind the highest address."""
+
 
 def behind_missing(
     discovery: DiscoveryContext, head: int, linked: LinkedList, accepts: Callable[[int], bool]
@@ -59,6 +62,8 @@ def nodes_behind(
         waiting = list(missing)
         while waiting:
             absent = waiting.pop()
+            if absent >= _TOP:  # of a heap whose handle is damaged
+                continue
             for node in places[is_present & (back == np.uint64(absent))].tolist():
                 reached, end = _follow(discovery, node, link, seen, accepts)
                 out += reached

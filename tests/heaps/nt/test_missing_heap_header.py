@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from heapdump.blocks.kind import BlockKind, HeapKind
+from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.nt.damage import program_blocks
 from tests.heaps.nt.plans import Generation, heap_of, process_of
 from tests.patching import peek, poke, without_memory, word
@@ -41,3 +42,14 @@ def test_memory_that_does_not_link_to_the_heap_proves_none(open_built, generatio
     with open_built(without_memory(poke(dump, *wrong), (start, start + PAGE))) as snapshot:
         (found,) = snapshot.heaps
         assert found.kind is HeapKind.UNKNOWN and not len(snapshot.walk.table)
+
+
+@pytest.mark.parametrize("handle", [0xFFFFFFFFFFFFFFF0, 0xFFFFFFFFFFFFFF00, 0xFFFFFFFFFFFF0000])
+@pytest.mark.parametrize("build", [7601, 9600, 19041, 26100])
+def test_a_handle_at_the_end_of_the_address_space_ends_nothing(open_built, build, handle):
+    heap = NtHeapBuilder(base=0x28A65B00000, build=build)
+    users = [heap.busy(40) for _ in range(9)]
+    process = ProcessBuilder(build=build).heap(heap.build()).heap_handle(handle)
+    with open_built(process.build()) as snapshot:
+        assert len(snapshot.heaps) >= 1
+        assert len(snapshot.walk.table) >= len(users)
