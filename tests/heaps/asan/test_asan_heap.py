@@ -325,4 +325,4 @@ def test_reports_that_were_cut_or_left_out_are_said(tmp_path):
     for command in "check", "triage":
         said = ask(tmp_path / "index", [command, str(path)]).stderr
         assert "AddressSanitizer's report at 0x28a7000" in said and "characters were read" in said
-        assert "AddressSanitizer's reports from 0x28a7" in said and "there are too many" in said
+        assert "such as the text at 0x28a7" in said and "there are too many" in said
