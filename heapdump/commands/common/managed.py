@@ -151,13 +151,13 @@ def referrer_lines(found: ManagedReferrers) -> Iterator[StyledLine]:
     if not found.words:
         nothing = "no pointer to it was found in what could be searched"
         yield [(nothing if found.gaps or found.notes else "no object of the managed heap points to it", "dim")]
-        yield from ([(note, "dim")] for note in found.notes)
-        return
-    yield [("pointed to by:", "bold")]
+    else:
+        yield [("pointed to by:", "bold")]
     for one in found.words:
         source = f"{one.source.type} at {one.source.address:#x}" if one.source else "no object"
         field = f", {one.field}" if one.field else ""
         yield [(f"  {one.at:#x}  {source}{field}", "")]
+    yield from ([(note, "dim")] for note in found.notes)
 
 
 def thread_record(found: ManagedThread) -> Record:

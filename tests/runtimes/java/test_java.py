@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from heapdump.analyses.managed.places import ManagedReferrers, Referrer
+from heapdump.commands.common.managed import referrer_lines
 from heapdump.snapshot import open_dump
 from tests.asking import ask
 from tests.builders import BuiltDump, ProcessBuilder
@@ -152,3 +154,8 @@ def test_pointers_of_32_bits_are_said_not_to_be_searched(tmp_path):
     assert answer.exit_code == 0
     assert "no pointer to it was found in what could be searched" in answer.stdout
     assert "(compressed oops), which are not searched" in answer.stdout
+
+
+def test_pointers_that_are_not_searched_are_said_below_those_that_were_found():
+    found = ManagedReferrers((Referrer(0x10, None, None),), (), ("a note",))
+    assert [line[0][0].strip() for line in referrer_lines(found)] == ["pointed to by:", "0x10  no object", "a note"]
