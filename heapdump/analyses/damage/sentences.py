@@ -56,6 +56,4 @@ def _damaged(leading: ExplainedFinding) -> str:
     written = f" with {meaning}" if not meaning.startswith(_UNINFORMATIVE) and meaning else ""
     if finding.rule.protected is Protected.HEADER:
         return f"a header is overwritten at {finding.address:#x}{written}"
-    if finding.rule.protected is Protected.FREED:
-        return f"{finding.at_least}{plural(max(finding.length, 1), 'byte')} overwritten{written}"
     return f"{finding.at_least}{plural(max(finding.length, 1), 'byte')} overwritten{written}"
