@@ -63,11 +63,15 @@ class GroupAnswers:
         shapes: Callable[[], DeclaredShapes | None],
     ) -> UnreachableReport:
         """The report on all unreachable blocks in groups by `by`; see `leak_groups`."""
-        from heapdump.analyses.graph.unreachable_report import columns_of, from_columns
+        from heapdump.analyses.graph.stored_unreachable import columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
         if not has_own_names and (by.has_code_names or (by.has_type_names and shapes() is not None)):
             return make()
         one = self._snapshot
-        stored = StoredAnswer(f"unreachable-{by}", lambda columns: from_columns(columns, len(one.heaps)), columns_of)
+        stored = StoredAnswer(
+            f"unreachable-{by}",
+            lambda columns: from_columns(columns, len(one.heaps), lambda: len(one.walk.table)),
+            columns_of,
+        )
         return one.answer(stored, make)

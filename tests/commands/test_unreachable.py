@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from heapdump.snapshot import open_dump
+from heapdump.analyses.allocated.group_key import GroupKey
+from heapdump.analyses.graph.stored_unreachable import columns_of, from_columns
+from heapdump.analyses.graph.unreachable import Reach
+from heapdump.analyses.graph.unreachable_report import BlockSum, UnreachableReport
+from heapdump.snapshot import Snapshot, open_dump
+from tests.asking import ask
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.commands.test_leaks import run
 from tests.patching import poke, word
@@ -66,6 +73,32 @@ def test_every_block_has_its_kind_and_circles_are_told_once(dump):
         ("direct", 2, 206), ("direct", 1, 106), ("indirect", 2, 208), ("indirect", 1, 107), ("possible", 1, 101),
     ]  # fmt: skip
     assert "objects" not in data_of(path)
+
+
+def test_the_finished_answer_has_cycles_and_limits_without_the_graph(dump, tmp_path, monkeypatch):
+    path, _ = dump
+    asked, cache = (["leaks", path, "--unreachable"], ["leaks", path, "--unreachable", "--json"]), tmp_path / "cache"
+    plain = [ask(cache, [*call, "--no-cache"]) for call in asked]
+    assert [ask(cache, call) for call in asked] == plain
+    monkeypatch.setattr(Snapshot, "graph", property(lambda _: pytest.fail("the graph is not needed")))
+    assert [ask(cache, call) for call in asked] == plain
+    assert "reference cycle of 2 blocks: " in plain[0].stdout
+
+
+@pytest.mark.parametrize("lengths", [[0, 2], [3], [2, 1], [-1, 3], []])
+def test_stored_cycles_that_do_not_fit_are_refused(lengths):
+    report = UnreachableReport(
+        {reach: BlockSum(0, 0) for reach in Reach}, (), GroupKey.TYPE, "", (np.array([4, 6], np.int64),)
+    )
+    columns = columns_of(report)
+    again = from_columns(columns, 1, lambda: 7)
+    assert [one.tolist() for one in again.cycles] == [[4, 6]] and replace(again, cycles=()) == replace(
+        report, cycles=()
+    )
+    with pytest.raises(ValueError, match="out of range"):
+        from_columns(columns, 1, lambda: 6)
+    with pytest.raises(ValueError):
+        from_columns(columns | {"lengths": np.array(lengths, np.int64)}, 1, lambda: 7)
 
 
 def test_filters_leave_blocks_out_of_everything(dump):

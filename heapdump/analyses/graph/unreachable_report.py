@@ -6,16 +6,13 @@ become roots, and the reachability is computed again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated import stored_groups
 from heapdump.analyses.allocated.group_key import GroupKey
 from heapdump.analyses.allocated.leaks import LeakContext, LeakGroup, LeakQuestion, Leaks, find_leaks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
@@ -28,7 +25,7 @@ from heapdump.analyses.graph.unreachable import (
     classify,
     without_direct_cycles,
 )
-from heapdump.blocks.stored_checks import require_indices, require_length
+from heapdump.analyses.graph.way_in import has_way_in
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import add_up
@@ -90,19 +87,25 @@ class UnreachableGroup:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableReport:
-    """The part of the answer that the index stores.
+    """The part of the answer that the index stores: all that a page of groups shows.
 
     Attributes:
         sums: state → its blocks.
         groups: (state, group), in the order of `REPORTED`, then most bytes first.
         by: the key of the groups.
         missing: the reason why this is not the key that was asked for, in words; "" where it is.
+        cycles: rows of the blocks of each cycle, (members,) int64 each.
+        evidence: sentences on bytes of blocks and roots that the dump does not hold.
+        has_way_in: False where no root of the program leads into any heap (`way_in`).
     """
 
     sums: dict[Reach, BlockSum]
     groups: tuple[tuple[Reach, LeakGroup], ...]
     by: GroupKey
     missing: str
+    cycles: tuple[NDArray[np.int64], ...] = ()
+    evidence: tuple[str, ...] = ()
+    has_way_in: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,24 +113,23 @@ class UnreachableBlocks:
     """The complete answer.
 
     Attributes:
-        sums: state → its blocks.
+        report: sums, cycles, and what limits the answer.
         groups: in the order of `REPORTED`, then most bytes first.
-        by: the key of the groups.
-        missing: the reason why this is not the key that was asked for, in words; "" where it is.
         blocks: gives ((k,) int64 rows, (k,) uint8 states) of all blocks of the states `REPORTED`, ascending by address.
-        cycles: rows of the blocks of each cycle.
         suppressed: rules, each with the blocks that it suppresses.
         unused: rules that match no stack.
     """
 
-    sums: dict[Reach, BlockSum]
+    report: UnreachableReport
     groups: tuple[UnreachableGroup, ...]
-    by: GroupKey
-    missing: str
     blocks: Callable[[], tuple[NDArray[np.int64], NDArray[np.uint8]]]
-    cycles: tuple[NDArray[np.int64], ...]
     suppressed: tuple[RuleCount, ...]
     unused: tuple[Rule, ...]
+
+    @property
+    def sums(self) -> dict[Reach, BlockSum]:
+        """State → its blocks."""
+        return self.report.sums
 
     @property
     def leaked(self) -> BlockSum:
@@ -150,43 +152,96 @@ class UnreachableBlocks:
 
 def find_unreachable(
     context: LeakContext,
-    graph: PointerGraph,
-    reached: Reachability,
+    graph: Callable[[], PointerGraph],
+    reached: Callable[[], Reachability],
     question: UnreachableQuestion,
     stored: Callable[[Callable[[], UnreachableReport]], UnreachableReport],
 ) -> UnreachableBlocks:
-    """The report. `reached`: without suppressions; `stored(make)`: the report of an earlier run, or `make()`."""
-    suppressed = _suppress(context, graph, reached, question)
-    state, grouping = suppressed.reached.state, question.grouping
-    if grouping.rows is not None:
-        is_asked = np.zeros(len(context.table), bool)
-        is_asked[grouping.rows] = True
-        state = np.where(is_asked[graph.rows], state, 0)
-    counts = suppressed.count(context, graph, state, question) if len(suppressed.stacks) else None
+    """The report.
 
-    @cache
-    def found(reach: Reach) -> Leaks:
-        """The blocks of one state in groups."""
-        return find_leaks(context, replace(grouping, rows=_rows(graph, state, reach)))
+    Args:
+        context: in which blocks are grouped.
+        graph: makes the pointer graph; not called for a stored report until rows of blocks are asked for.
+        reached: likewise how its blocks are reached, without suppressions.
+        question: what is asked.
+        stored: `stored(make)` is the report of an earlier run, or `make()`.
+    """
+    search = _UnreachableSearch(context, graph, reached, question)
+    report = stored(lambda: search.report)
+    groups = tuple(
+        UnreachableGroup(reach, one, partial(search.rows_of, reach, one.group.value)) for reach, one in report.groups
+    )
+    used, unused = search.rules if question.suppressions.rules else ((), ())
+    return UnreachableBlocks(report, groups, search.blocks, used, unused)
 
-    def rows_of(reach: Reach, value: int) -> NDArray[np.int64]:
+
+@dataclass(frozen=True)
+class _UnreachableSearch:
+    """The blocks of each state, found when first asked for; see `find_unreachable`."""
+
+    context: LeakContext
+    make_graph: Callable[[], PointerGraph]
+    make_reached: Callable[[], Reachability]
+    question: UnreachableQuestion
+    _found: dict[Reach, Leaks] = field(default_factory=dict)
+
+    @cached_property
+    def graph(self) -> PointerGraph:
+        """The pointers between blocks."""
+        return self.make_graph()
+
+    @cached_property
+    def suppressed(self) -> _SuppressedStacks:
+        """How the blocks are reached, and what suppressions do."""
+        return _suppress(self.context, self.graph, self.make_reached(), self.question)
+
+    @cached_property
+    def state(self) -> NDArray[np.uint8]:
+        """(n,) the `Reach` of each node that is asked about, 0 of others."""
+        state, rows = self.suppressed.reached.state, self.question.grouping.rows
+        if rows is None:
+            return state
+        is_asked = np.zeros(len(self.context.table), bool)
+        is_asked[rows] = True
+        return np.where(is_asked[self.graph.rows], state, np.uint8(0))
+
+    @property
+    def report(self) -> UnreachableReport:
+        """The part of the answer that the index stores."""
+        graph, sums = self.graph, _sums(self.state, self.graph.rows, self.context.table)
+        states = [state for state in REPORTED if sums[state].blocks]
+        first = self._groups_of(states[0]) if states else None
+        groups = tuple((state, one) for state in states for one in self._groups_of(state).groups)
+        by, missing = (first.by, first.missing) if first else (self.question.grouping.by, "")
+        cycles = (graph.rows[one].astype(np.int64) for one in self.suppressed.reached.cycles if self.state[one].any())
+        limits = missing_evidence(graph), has_way_in(self.context.process, graph)
+        return UnreachableReport(sums, groups, by, missing, tuple(cycles), *limits)
+
+    @property
+    def rules(self) -> tuple[tuple[RuleCount, ...], tuple[Rule, ...]]:
+        """(suppressed blocks by rule, rules that match no stack)."""
+        if not len(self.suppressed.stacks):
+            return (), self.suppressed.unused
+        counts = self.suppressed.count(self.context, self.graph, self.state, self.question)
+        return counts.suppressed, counts.unused
+
+    def rows_of(self, reach: Reach, value: int) -> NDArray[np.int64]:
         """The rows of one group."""
-        leaks = found(reach)
+        leaks = self._groups_of(reach)
         rows: NDArray[np.int64] = leaks.rows[leaks.values == value]
         return rows
 
-    def blocks() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    def blocks(self) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         """Rows and states of all blocks of the states `REPORTED`."""
-        reported = np.flatnonzero((state >= Reach.POSSIBLE) & (state <= Reach.DIRECT))
-        return graph.rows[reported].astype(np.int64), state[reported]
+        reported = np.flatnonzero((self.state >= Reach.POSSIBLE) & (self.state <= Reach.DIRECT))
+        return self.graph.rows[reported].astype(np.int64), self.state[reported]
 
-    report = stored(lambda: _report(_sums(state, graph.rows, context.table), found, grouping.by))
-    groups = tuple(
-        UnreachableGroup(reach, one, partial(rows_of, reach, one.group.value)) for reach, one in report.groups
-    )
-    cycles = (graph.rows[members].astype(np.int64) for members in suppressed.reached.cycles if state[members].any())
-    used, unused = (counts.suppressed, counts.unused) if counts else ((), suppressed.unused)
-    return UnreachableBlocks(report.sums, groups, report.by, report.missing, blocks, tuple(cycles), used, unused)
+    def _groups_of(self, reach: Reach) -> Leaks:
+        """The blocks of one state in groups."""
+        if reach not in self._found:
+            rows = _rows(self.graph, self.state, reach)
+            self._found[reach] = find_leaks(self.context, replace(self.question.grouping, rows=rows))
+        return self._found[reach]
 
 
 def _rows(graph: PointerGraph, state: NDArray[np.uint8], *states: Reach) -> NDArray[np.int64]:
@@ -198,13 +253,6 @@ def _rows(graph: PointerGraph, state: NDArray[np.uint8], *states: Reach) -> NDAr
     if (rows[1:] < rows[:-1]).any():  # heaps over each other
         rows.sort()
     return rows
-
-
-def _report(sums: dict[Reach, BlockSum], found: Callable[[Reach], Leaks], by: GroupKey) -> UnreachableReport:
-    states = [state for state in REPORTED if sums[state].blocks]
-    first = found(states[0]) if states else None
-    groups = tuple((state, one) for state in states for one in found(state).groups)
-    return UnreachableReport(sums, groups, first.by if first else by, first.missing if first else "")
 
 
 def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, BlockSum]:
@@ -277,30 +325,3 @@ def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
     missing = f"{graph.missing_bytes:,} of {total:,} bytes of {plural(len(graph), 'busy block')}"
     text = f"{missing} are not in the dump: what only they hold looks leaked"
     return (text, *graph.roots.missing)
-
-
-def columns_of(report: UnreachableReport) -> dict[str, NDArray[Any]]:
-    """A report as columns, which `from_columns` reads."""
-    sums = [(report.sums[reach].blocks, report.sums[reach].bytes) for reach in Reach]
-    words = np.frombuffer(json.dumps([report.by, report.missing]).encode(), np.uint8)
-    states = np.array([state for state, _ in report.groups], np.uint8)
-    groups = stored_groups.columns_of([one for _, one in report.groups])
-    return groups | {"sums": np.array(sums, np.int64).reshape(-1), "state": states, "words": words}
-
-
-def from_columns(columns: dict[str, NDArray[Any]], heaps: int) -> UnreachableReport:
-    """The report that `columns_of` wrote, of a process with `heaps` heaps.
-
-    Raises:
-        ValueError, TypeError, LookupError: it is not what `columns_of` writes.
-    """
-    sums, states, (by, missing) = columns["sums"], columns["state"], json.loads(columns["words"].tobytes())
-    require_length(sums, 2 * len(Reach), np.int64, "sums")
-    require_indices(sums, 0, 1 << 62, "sums")
-    require_length(states, len(columns["bytes"]), np.uint8, "states")
-    require_indices(states, min(REPORTED), max(REPORTED) + 1, "states")
-    totals = np.zeros(len(Reach) + 1, np.int64)
-    np.add.at(totals, states, columns["bytes"])
-    groups = zip(map(Reach, states.tolist()), stored_groups.from_columns(columns, heaps, totals[states]), strict=True)
-    by_state = {reach: BlockSum(*pair) for reach, pair in zip(Reach, sums.reshape(-1, 2).tolist(), strict=True)}
-    return UnreachableReport(by_state, tuple(groups), GroupKey(by), str(missing))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,8 @@ from heapdump.errors import WrongUsage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from heapdump.analyses.graph.pointer_graph import PointerGraph
+    from heapdump.analyses.graph.unreachable import Reachability
     from heapdump.analyses.graph.unreachable_report import UnreachableBlocks, UnreachableQuestion, UnreachableReport
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
@@ -85,10 +88,17 @@ def emit_unreachable(
 ) -> int:
     """Finds the blocks and writes the report; the exit code. `full_stacks`: with the frames of allocator modules."""
     from heapdump.analyses.graph.unreachable import classify
-    from heapdump.analyses.graph.unreachable_report import find_unreachable, missing_evidence
+    from heapdump.analyses.graph.unreachable_report import find_unreachable
 
-    graph = snapshot.sweep(unaligned=True) if options.use_unaligned else snapshot.graph
-    reached = classify(graph) if options.use_unaligned else snapshot.reached
+    @cache
+    def graph() -> PointerGraph:
+        """The pointer graph."""
+        return snapshot.sweep(unaligned=True) if options.use_unaligned else snapshot.graph
+
+    @cache
+    def reached() -> Reachability:
+        """How its blocks are reached."""
+        return classify(graph()) if options.use_unaligned else snapshot.reached
 
     def stored(make: Callable[[], UnreachableReport]) -> UnreachableReport:
         """From the index, where the answer depends on nothing else; else made now."""
@@ -100,7 +110,7 @@ def emit_unreachable(
 
     context = leak_context(request, snapshot)
     found = find_unreachable(context, graph, reached, question, stored)
-    gaps = (*walk_gaps(snapshot), *missing_evidence(graph), *suppression_gaps(snapshot, question.suppressions))
+    gaps = (*walk_gaps(snapshot), *found.report.evidence, *suppression_gaps(snapshot, question.suppressions))
     if options.lsan_compat:
         code = _write_lsan(request, snapshot, found, options, gaps)
     else:
@@ -108,7 +118,7 @@ def emit_unreachable(
         from heapdump.commands.common.unreachable_page import UnreachablePage
 
         heaps = [runtime.heap for runtime in snapshot.runtimes if runtime.heap is not None]
-        managed = managed_holders(snapshot.process.space, graph, reached, heaps) if heaps else None
+        managed = managed_holders(snapshot.process.space, graph(), reached(), heaps) if heaps else None
         code = request.emit(
             snapshot, UnreachablePage(request, snapshot, found, options, question, full_stacks, managed).answer(gaps)
         )

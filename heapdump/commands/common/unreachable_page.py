@@ -67,8 +67,8 @@ class UnreachablePage:
         """The answer of the command; `gaps`: of the walk and of the evidence."""
         from heapdump.analyses.graph.unreachable_report import CAVEATS
 
-        found = self.found
-        missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
+        found, report = self.found, self.found.report
+        missing = (f"{report.missing}; grouped by {report.by} instead",) if report.missing else ()
         return Answer(
             "leaks",
             data=self._data,
@@ -82,9 +82,9 @@ class UnreachablePage:
     @property
     def _no_root_warnings(self) -> tuple[str, ...]:
         """The sentence for a process whose roots lead into no heap; none for others."""
-        from heapdump.analyses.graph.way_in import NO_WAY_IN, has_way_in
+        from heapdump.analyses.graph.way_in import NO_WAY_IN
 
-        return () if has_way_in(self.snapshot.process, self.snapshot.graph) else (NO_WAY_IN,)
+        return () if self.found.report.has_way_in else (NO_WAY_IN,)
 
     @cached_property
     def _top(self) -> list[UnreachableGroup]:
@@ -106,7 +106,7 @@ class UnreachablePage:
         data["groups"] = self._groups()
         data["cycles"] = [
             {"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": self._addresses(rows)}
-            for rows in found.cycles
+            for rows in found.report.cycles
         ]
         data["suppressed"] = [
             {"rule": used.rule.text, "count": used.count, "bytes": used.bytes} for used in found.suppressed
@@ -142,8 +142,8 @@ class UnreachablePage:
             "no matching groups of leaked blocks" if found.omitted.blocks else "every block is held by the program"
         )
         yield Table(
-            _columns(shown, found.by, self.snapshot.heaps), shown, hidden=hidden + len(found.groups) - len(top),
-            empty=nothing, numbered=found.by is GroupKey.STACK,
+            _columns(shown, found.report.by, self.snapshot.heaps), shown, hidden=hidden + len(found.groups) - len(top),
+            empty=nothing, numbered=found.report.by is GroupKey.STACK,
         )  # fmt: skip
         if found.omitted.blocks:
             amount = f"{text.plural(found.omitted.blocks, 'block')} with {text.size(found.omitted.bytes)}"
@@ -151,7 +151,7 @@ class UnreachablePage:
         yield from self._stacks(shown)
         if self.managed is not None and self.managed.blocks:
             yield from holders_page(self.managed)
-        if found.cycles:
+        if found.report.cycles:
             yield Lines(list(self._cycles()))
         if self.options.report_objects:
             yield self._object_table()
@@ -162,12 +162,12 @@ class UnreachablePage:
     def _stacks(self, shown: Sequence[UnreachableGroup]) -> Iterator[Lines]:
         from heapdump.analyses.allocated.stack_keys import passes_on
 
-        if self.found.by is GroupKey.STACK:
+        if self.found.report.by is GroupKey.STACK:
             folds = None if self.full_stacks else passes_on(self.question.grouping.skip)
             yield from stack_lines([one.found for one in shown], folds)
 
     def _cycles(self) -> Iterator[list[tuple[str, str]]]:
-        shown, hidden = self.request.shown(self.found.cycles)
+        shown, hidden = self.request.shown(self.found.report.cycles)
         for rows in shown:
             names = self._addresses(rows[:_MOST_MEMBERS])
             more = f" … {len(rows) - len(names)} more" if len(rows) > len(names) else ""
