@@ -21,7 +21,7 @@ from heapdump.blocks.table import lower_trust, tag
 from heapdump.heaps.jobs import MOST_ASSUMED_BUSY, AssumedBusy
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
-from heapdump.heaps.nt.header_repair import HeaderDamage, header_damage
+from heapdump.heaps.nt.header_repair import HeaderDamage, expected_segment, header_damage
 from heapdump.heaps.nt.header_word import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
@@ -97,11 +97,6 @@ class DamagedHeader:
         entry_format = self.context.entry_format
         return int(self.window.words[self.granule * entry_format.stride + entry_format.word_index]) & (1 << 64) - 1
 
-    @property
-    def member(self) -> str:
-        """The wrong member, in words."""
-        return _REASONS[self.reason][1]
-
     def next_good_header(self) -> GoodHeader | None:
         """The header at which the chain goes on; None where no later header of the part can be trusted."""
         entry_format, words, part = self.context.entry_format, self.window.words, self.part
@@ -174,7 +169,9 @@ def _unused_in_header(damaged: DamagedHeader, entry: int) -> int:
 
 def _report_one_header(damaged: DamagedHeader, size: int) -> None:
     """Reports a single damaged header and adds the row of its entry. `size`: its granules, by the next good header."""
-    damage = header_damage(damaged.context, damaged.address, damaged.word, size, damaged.previous_size)
+    context, address = damaged.context, damaged.address
+    segment = expected_segment(context, address)
+    damage = header_damage(context.entry_format, damaged.word, segment, size, damaged.previous_size)
     if damage is None:
         say_unknown(damaged, DISAGREEMENT)
         return
@@ -183,13 +180,23 @@ def _report_one_header(damaged: DamagedHeader, size: int) -> None:
         state = _add_guess(damaged, size)
     else:
         _add_row(damaged, damage.word, Trust.DERIVED)
-    say_one_header(damaged, damage, size, state)
+    say_one_header(context, address, damaged.reason, damage, size, state)
 
 
-def say_one_header(damaged: DamagedHeader, damage: HeaderDamage, size: int, state: EntryState) -> None:
-    """Adds what is said of a single damaged header. `size`: granules of its entry; `state`: what its row says."""
-    context, address = damaged.context, damaged.address
-    header = f"{context.name}: the entry header at {address:#x} is damaged ({damaged.member})"
+def say_one_header(
+    context: WalkContext, address: int, reason: int, damage: HeaderDamage, size: int, state: EntryState
+) -> None:
+    """Adds what is said of a single damaged header.
+
+    Args:
+        context: the walk of the heap.
+        address: of the entry.
+        reason: CHECKSUM, PREVIOUS or SIZE of `kernels.nt_chain`.
+        damage: of the header.
+        size: granules of the entry.
+        state: what its row says.
+    """
+    header = f"{context.name}: the entry header at {address:#x} is damaged ({_REASONS[reason][1]})"
     message, gap = header, None
     if state is not EntryState.KNOWN:
         message = gap = _assumption(header, size * context.entry_format.granule, state)

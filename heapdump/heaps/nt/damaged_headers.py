@@ -17,7 +17,15 @@ from heapdump.heaps.nt.damaged_header import DISAGREEMENT, DamagedHeader, say_on
 from heapdump.heaps.nt.header_repair import header_damage
 from heapdump.heaps.nt.header_word import INTERNAL_FLAG, decode_headers
 from heapdump.heaps.nt.lfh_by_headers import MOST_SHORT_BYTES
-from heapdump.heaps.nt.many_repairs import ENTRY_STATES, NO_ROW, RESTORED, DamagedPart, Repairs, repairs_of
+from heapdump.heaps.nt.many_repairs import (
+    ENTRY_STATES,
+    NO_ROW,
+    RESTORED,
+    DamagedPart,
+    Repairs,
+    repairs_of,
+    segment_bytes,
+)
 from heapdump.heaps.nt.unplaced_spans import UnplacedSpans
 from heapdump.kernels import compiled_if_worth, run
 from heapdump.kernels.nt_damage import (
@@ -90,8 +98,7 @@ def pass_damaged_headers(
     sound = rows - int(np.count_nonzero(repairs.state != NO_ROW))
     context.log.headers += sound
     context.log.good_headers += sound
-    for record, state in zip(records.tolist(), repairs.state.tolist(), strict=True):
-        _say(damaged, record, state)
+    _say(damaged, records, repairs)
     _add_unplaced(damaged, records, unplaced)
     return PastDamage(rows, found, granule, previous_size, reason)
 
@@ -113,24 +120,31 @@ def _add_rows(damaged: DamagedPart, granules: NDArray[np.int64], records: NDArra
     return len(granules)
 
 
-def _say(damaged: DamagedPart, record: list[int], state: int) -> None:
-    """Adds what is said of one header, unless the log keeps nothing of it."""
-    log = damaged.context.log
-    if log.is_full or (state == RESTORED and log.has_more_findings):
-        log.headers += 1
-        return
+def _say(damaged: DamagedPart, records: NDArray[np.int64], repairs: Repairs) -> None:
+    """Adds what is said of each header, unless the log keeps nothing of it."""
+    context, entry_format, log = damaged.context, damaged.context.entry_format, damaged.context.log
+    address, words = damaged.addresses(records[:, GRANULE]), damaged.words(records[:, GRANULE]).view(np.uint64)
+    columns = (records, repairs.state, address, words, segment_bytes(damaged, records[:, GRANULE]))
+    for record, state, entry, word, segment in zip(*(column.tolist() for column in columns), strict=True):
+        if log.is_full or (state == RESTORED and log.has_more_findings):
+            log.headers += 1
+        elif state == NO_ROW:
+            _say_unknown(damaged, record)
+        else:
+            size = record[GOOD_PREVIOUS]
+            damage = header_damage(entry_format, word, segment, size, record[PREVIOUS_SIZE])
+            assert damage is not None
+            say_one_header(context, entry, record[REASON], damage, size, ENTRY_STATES[state])
+
+
+def _say_unknown(damaged: DamagedPart, record: list[int]) -> None:
+    """Adds what is said of a header whose entry is not known."""
     one = DamagedHeader(
         damaged.context, damaged.window, damaged.part, record[GRANULE], record[PREVIOUS_SIZE], record[REASON],
         damaged.free_nodes,
     )  # fmt: skip
-    size = record[GOOD_PREVIOUS]
-    if state == NO_ROW:
-        agrees = record[GOOD] - size == one.granule
-        say_unknown(one, DISAGREEMENT if agrees else f"going on at {one.address_of(record[GOOD]):#x}")
-        return
-    damage = header_damage(one.context, one.address, one.word, size, one.previous_size)
-    assert damage is not None
-    say_one_header(one, damage, size, ENTRY_STATES[state])
+    agrees = record[GOOD] - record[GOOD_PREVIOUS] == one.granule
+    say_unknown(one, DISAGREEMENT if agrees else f"going on at {one.address_of(record[GOOD]):#x}")
 
 
 def _add_unplaced(damaged: DamagedPart, records: NDArray[np.int64], unplaced: UnplacedSpans) -> None:

@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.entry_format import EntryFormat
@@ -20,8 +21,7 @@ _WORD = (1 << 64) - 1
 _SIZE = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderDamage:
+class HeaderDamage(NamedTuple):
     """Damaged bytes of one header word.
 
     Attributes:
@@ -37,23 +37,28 @@ class HeaderDamage:
     word: int | None
 
 
-def header_damage(context: HeapContext, entry: int, encoded: int, size: int, previous_size: int) -> HeaderDamage | None:
+def header_damage(
+    entry_format: EntryFormat, encoded: int, segment: int | None, size: int, previous_size: int
+) -> HeaderDamage | None:
     """The damage of a header word; None where it equals the restored one.
 
     Args:
-        context: the heap.
-        entry: address of the entry.
+        entry_format: of the heap.
         encoded: the header word as it lies in memory, unsigned.
+        segment: its right segment byte; None where that is not known.
         size: its right Size, in granules.
         previous_size: its right PreviousSize, in granules.
     """
-    entry_format, key = context.entry_format, context.entry_format.unsigned_key
-    word = encoded ^ key
-    value, mask = _known_members(context, entry, size, previous_size)
+    key, bits = entry_format.unsigned_key, entry_format.bits
+    word, value, mask = encoded ^ key, size | previous_size << bits.previous_size, _SIZE | _SIZE << bits.previous_size
+    if segment is not None:
+        value, mask = value | segment << bits.segment, mask | 0xFF << bits.segment
     restored = word & ~mask | value
     holds = not entry_format.mask or _checksum_holds(restored)
     if not holds:
-        restored = min((_with_flags(restored, flags) for flags in (1, 0)), key=lambda w: _differing_bytes(w, word))
+        restored, free = _with_flags(restored, 1), _with_flags(restored, 0)
+        if _differing_bytes(free, word) < _differing_bytes(restored, word):
+            restored = free
     different = word ^ restored
     if not different:
         return None
@@ -61,7 +66,7 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
     first, end = (different & -different).bit_length() - 1 >> 3, (different.bit_length() + 7) >> 3
     expected = (restored ^ key).to_bytes(_BYTES, "little")[first:end].hex(" ")
     if not is_restored:
-        known = (mask >> 8 * i & 0xFF == 0xFF for i in range(first, end))
+        known = _known_bytes(mask)[first:end]
         expected = " ".join(
             [byte if is_known else "??" for byte, is_known in zip(expected.split(), known, strict=True)]
         )
@@ -69,14 +74,10 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
     return HeaderDamage(first, found, expected, restored if is_restored else None)
 
 
-def _known_members(context: HeapContext, entry: int, size: int, previous_size: int) -> tuple[int, int]:
-    """(Size, PreviousSize and, where known, segment byte at their bits of the decoded word; mask of these bits)."""
-    bits = context.entry_format.bits
-    value, mask = size | previous_size << bits.previous_size, _SIZE | 0xFFFF << bits.previous_size
-    segment = expected_segment(context, entry)
-    if segment is None:
-        return value, mask
-    return value | segment << bits.segment, mask | 0xFF << bits.segment
+@cache
+def _known_bytes(mask: int) -> tuple[bool, ...]:
+    """True for each of the eight bytes of which the mask has all bits."""
+    return tuple(mask >> 8 * i & 0xFF == 0xFF for i in range(_BYTES))
 
 
 def expected_segment(context: HeapContext, entry: int) -> int | None:

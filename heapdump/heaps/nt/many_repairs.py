@@ -50,6 +50,12 @@ class DamagedPart:
         """The addresses of granules."""
         return self.part.base + granules * self.window.granule
 
+    def words(self, granules: Column) -> Column:
+        """Their header words as they lie in memory."""
+        entry_format = self.context.entry_format
+        words: Column = self.window.words[granules * entry_format.stride + entry_format.word_index]
+        return words
+
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
@@ -68,10 +74,10 @@ def repairs_of(damaged: DamagedPart, records: Column) -> Repairs:
     """The headers that neighbours and addresses restore. `records`: (n, RECORD) of `kernels.nt_damage`."""
     entry_format, bits = damaged.context.entry_format, damaged.context.entry_format.bits
     granule, size = records[:, GRANULE], records[:, GOOD_PREVIOUS]
-    word = damaged.window.words[granule * entry_format.stride + entry_format.word_index] ^ entry_format.key
+    word = damaged.words(granule) ^ entry_format.key
     known = 0xFFFF | 0xFFFF << bits.previous_size | 0xFF << bits.segment
     restored = word & ~known | size | records[:, PREVIOUS_SIZE] << bits.previous_size
-    restored |= _segment_bytes(damaged, granule) << bits.segment
+    restored |= segment_bytes(damaged, granule) << bits.segment
     check = restored >> 24 ^ restored >> 16 ^ restored >> 8 ^ restored
     holds = (check & 0xFF == 0) | (not entry_format.mask)
     unused, is_busy = restored >> bits.unused & _COUNT_BITS, restored >> bits.flags & BUSY_FLAG
@@ -83,8 +89,8 @@ def repairs_of(damaged: DamagedPart, records: Column) -> Repairs:
     return Repairs(restored, state)
 
 
-def _segment_bytes(damaged: DamagedPart, granule: Column) -> Column:
-    """SegmentOffset of entries (`header_repair.expected_segment`)."""
+def segment_bytes(damaged: DamagedPart, granule: Column) -> Column:
+    """SegmentOffset of the entries at granules (`header_repair.expected_segment`), (n,) int64."""
     if damaged.segment == damaged.context.address:
         return np.zeros(len(granule), np.int64)
     return ((damaged.addresses(granule) & ~0xFFFF) + 0x10000 - damaged.segment >> 16) & 0xFF
