@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.allocated.group_key import GroupKey
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.graph.leak_suspects import LeakSuspect
+    from heapdump.analyses.graph.retained_top import RetainedTop
     from heapdump.analyses.graph.unreachable_report import UnreachableReport
     from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.snapshot import Snapshot
@@ -33,6 +34,13 @@ class GroupAnswers:
         return one.answer(
             json_answer("leak-suspects", lambda record: from_record(record, len(one.graph)), to_record), make
         )
+
+    def retained_top(self, make: Callable[[], RetainedTop]) -> RetainedTop:
+        """The blocks that retain most, from the index where they are; `make` finds them."""
+        from heapdump.analyses.graph.retained_top import top_from_record, top_to_record
+        from heapdump.cache.answers import json_answer
+
+        return self._snapshot.answer(json_answer("retained-top", top_from_record, top_to_record), make)
 
     def leak_groups(
         self, by: GroupKey, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool,

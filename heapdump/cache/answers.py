@@ -63,6 +63,7 @@ def json_answer(
 
 _WORDS = {
     "graph": "pointers between blocks", "reach": "what roots reach", "retained": "dominator tree",
+    "retained-top": "blocks that retain most",
     "leak-suspects": "leak suspects", "typing": "types of blocks", "damage": "damage of the heaps",
     "guards": "guards of the CRT's debug heap", "clusters": "clusters of blocks",
     "typing-declared": "types of blocks by PDBs", "owners-declared": "owners of blocks by PDBs",

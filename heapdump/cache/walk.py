@@ -37,7 +37,7 @@ def read_walk(store: Store, walk_again: Callable[[], BlockTable], heaps: int) ->
         manifest = _manifest(store)
         if manifest is None:
             return None
-        store.counts["heaps"] = heaps
+        store.counts |= {"heaps": heaps, "row": int(manifest["rows"])}
         walk = _from_manifest(manifest, store, walk_again)
         _require_plausible(walk, heaps)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,13 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence, Sized
 
     from heapdump.analyses.allocated.leaks import LeakGroup
-    from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph
     from heapdump.analyses.graph.references import References
     from heapdump.analyses.graph.retained import Retained
+    from heapdump.analyses.graph.retained_top import PlacedSuspect, RetainedTop, RetainingBlock
     from heapdump.snapshot import Snapshot
 
 _LEVELS = 4
@@ -37,19 +37,13 @@ _LEVELS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """The dump, its dominator tree, the options.
-
-    Attributes:
-        gaps: of the walk and of the evidence.
-        row_of: the row in the block table of each block of which there is a record, by its address.
-    """
+    """The dump, its dominator tree, the options. `gaps`: of the walk and of the evidence."""
 
     request: Request
     snapshot: Snapshot
     graph: PointerGraph
     references: References
     gaps: tuple[str, ...]
-    row_of: dict[str, int] = field(default_factory=dict)
 
     @property
     def tree(self) -> Retained:
@@ -61,28 +55,30 @@ class _Context:
         """Rows that are made, of tables and records alike: those of a process can be millions. `_left_out` says so."""
         return len(self.graph) if self.request.limit is None else self.request.limit
 
-    def record(self, node: int) -> Record:
-        """A block, the memory that it retains, its type."""
-        return self.typed(self.held(node))
+    def blocks(self, nodes: Iterable[int]) -> list[RetainingBlock]:
+        """Blocks and the memory that they retain, with types."""
+        from heapdump.analyses.graph.retained_top import retaining_block
 
-    def typed(self, record: Record) -> Record:
-        """What `held` says, and the type."""
-        return record | {"type": type_record(typing_for(self.request, self.snapshot), self.row_of[record["address"]])}
+        return _typed(self.request, self.snapshot, [retaining_block(self.graph, self.tree, node) for node in nodes])
 
-    def held(self, node: int) -> Record:
-        """A block and the memory that it retains."""
-        size, blocks = self.tree.of(node)
-        span = self.references.span(node)
-        dominator = self.tree.dominator_of(node)
-        self.row_of[hex(span.start)] = int(self.graph.rows[node])
-        return {
-            "address": hex(span.start), "size": span.size, "retained_bytes": size, "retained_blocks": blocks,
-            "share": size / (self.tree.total or 1), "dominator": None if dominator is None else self.address(dominator),
-        }  # fmt: skip
 
-    def address(self, node: int) -> str:
-        """The address of the program's first byte of a node, as text."""
-        return hex(self.graph.span(node).start)
+def _typed(request: Request, snapshot: Snapshot, blocks: Iterable[RetainingBlock]) -> list[RetainingBlock]:
+    """The blocks with their types."""
+    found = ((block, type_record(typing_for(request, snapshot), block.row)) for block in blocks)
+    return [
+        replace(block, type=None if one is None else (one["name"], one["short"], one["trust"])) for block, one in found
+    ]
+
+
+def _block_record(block: RetainingBlock, total: int) -> Record:
+    """A block as a record. `total`: bytes that roots hold."""
+    names = ("name", "short", "trust")
+    return {
+        "address": hex(block.start), "size": block.size, "retained_bytes": block.bytes,
+        "retained_blocks": block.blocks, "share": block.bytes / (total or 1),
+        "dominator": None if block.dominator is None else hex(block.dominator),
+        "type": block.type and dict(zip(names, block.type, strict=True)),
+    }  # fmt: skip
 
 
 _KEYS = (
@@ -121,28 +117,27 @@ def command(request: Request, address: str | None, by: str | None, tree: bool, d
     if depth is not None and not tree:
         raise WrongUsage("--depth counts the levels of --tree")
     with request.open() as snapshot:
+        if address is None and by is None and not tree:
+            return request.emit(snapshot, _all(request, snapshot))
         references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
         context = _Context(request, snapshot, snapshot.graph, references, gaps)
         if tree:
             node = None if address is None else _node_at(context, address_in(request, snapshot, address))
             return request.emit(snapshot, tree_answer(request, snapshot, references, node, depth or _LEVELS, gaps))
-        if address is not None:
-            return request.emit(snapshot, _one(context, address_in(request, snapshot, address)))
         if by is not None:
             return request.emit(snapshot, _grouped(context, GroupKey(by)))
-        return request.emit(snapshot, _all(context))
+        assert address is not None
+        return request.emit(snapshot, _one(context, address_in(request, snapshot, address)))
 
 
-def _suspect_record(context: _Context, suspect: LeakSuspect) -> Record:
-    from heapdump.analyses.graph.leak_suspects import sentence
-
-    structure, point = suspect.structure, suspect.accumulation_point
+def _suspect_record(placed: PlacedSuspect) -> Record:
+    suspect, structure = placed.suspect, placed.suspect.structure
     return {
-        "text": sentence(context.graph, suspect),
-        "address": None if suspect.node is None else context.address(suspect.node),
+        "text": placed.text,
+        "address": None if placed.start is None else hex(placed.start),
         "root": suspect.root or None,
-        "accumulation_point": None if point is None else context.address(point),
+        "accumulation_point": None if placed.point is None else hex(placed.point),
         "retained_bytes": suspect.bytes, "retained_blocks": suspect.blocks, "share": suspect.share,
         "shape": structure.kind if structure else None,
         "elements": structure.elements if structure else None, "element_size": structure.size if structure else None,
@@ -182,35 +177,53 @@ def _left_out(rows: list[Record], total: int, what: str) -> tuple[str, ...]:
     return (f"{len(rows):,} of {total:,} {what} are listed: --all, or --limit N",) if total > len(rows) else ()
 
 
-def _more(context: _Context, rows: list[Record], total: int) -> Iterator[Lines]:
+def _more(rows: Sized, total: int) -> Iterator[Lines]:
     """A line where `total` rows exist and fewer are in the table."""
     if total > len(rows):
         yield Lines([[(f"… {total - len(rows):,} more (--all, or --limit N)", "dim")]])
 
 
-def _table(context: _Context, rows: list[Record], *, empty: str, title: str = "") -> Table[Any]:
-    shown, hidden = context.request.shown(rows)
-    by_address = {row["address"]: context.row_of[row["address"]] for row in shown}
-    words = BlockWords(context.request, context.snapshot, by_address.values())
+def _table(
+    request: Request, snapshot: Snapshot, blocks: Sequence[RetainingBlock], rows: list[Record], *, empty: str,
+    title: str = "",
+) -> Table[Any]:  # fmt: skip
+    """The table of `rows`, the records of blocks."""
+    shown, hidden = request.shown(rows)
+    by_address = {hex(block.start): block.row for block in blocks}
+    words = BlockWords(request, snapshot, (by_address[row["address"]] for row in shown))
     columns = (*_columns(), *word_columns(words, lambda row: by_address[row["address"]], with_content=False))
     return Table(columns, shown, hidden=hidden, title=title, empty=empty)
 
 
-def _all(context: _Context) -> Answer:
-    tree = context.tree
-    suspects = [_suspect_record(context, one) for one in leak_suspects(context.request, context.snapshot)]
-    held = [context.held(node) for node in tree.top(context.most).tolist()]
-    total, many = {"bytes": tree.total, "blocks": int(tree.blocks[0])}, tree.count_below(None)
-    del tree
-    context.snapshot.forget_tree()  # types need as much memory
-    rows = context.request.rows([context.typed(one) for one in held], lambda row: row)
+def _top(request: Request, snapshot: Snapshot) -> RetainedTop:
+    """The answer about all blocks; from the index where that has as many, and no file names anything."""
+    from heapdump.analyses.graph.retained_top import STORED, retained_top
+
+    def find(most: int) -> RetainedTop:
+        """The answer with at most `most` blocks, made now."""
+        suspects = leak_suspects(request, snapshot)
+        found = retained_top(snapshot.graph, snapshot.retained, suspects, most)
+        snapshot.forget_tree()  # types need as much memory
+        return replace(found, blocks=tuple(_typed(request, snapshot, found.blocks)))
+
+    if not (request.image_path or request.symbol_path) and request.limit is not None and request.limit <= STORED:
+        return snapshot.groups.retained_top(lambda: find(STORED))
+    return find(len(snapshot.graph) if request.limit is None else request.limit)
+
+
+def _all(request: Request, snapshot: Snapshot) -> Answer:
+    top = _top(request, snapshot)
+    blocks = top.blocks if request.limit is None else top.blocks[: request.limit]
+    suspects = [_suspect_record(one) for one in top.suspects]
+    total, many = {"bytes": top.total_bytes, "blocks": top.total_blocks}, top.count
+    rows = request.rows([_block_record(block, top.total_bytes) for block in blocks], lambda row: row)
 
     def page() -> Iterator[PageItem]:
         """Suspects, then blocks."""
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
-        yield _table(context, rows, empty="no root leads to a block")
-        yield from _more(context, rows, many)
+        yield _table(request, snapshot, blocks, rows, empty="no root leads to a block")
+        yield from _more(rows, many)
         if not total["blocks"]:
             return
         amount = f"{text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])}"
@@ -218,7 +231,8 @@ def _all(context: _Context) -> Answer:
 
     data = {"total": total, "suspects": suspects, "blocks": rows}
     notes = (CAVEAT, *_left_out(rows, many, "blocks that no other block retains"))
-    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=notes)
+    gaps = (*walk_gaps(snapshot), *top.evidence)
+    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=gaps, notes=notes)
 
 
 def _grouped(context: _Context, by: GroupKey) -> Answer:
@@ -244,7 +258,7 @@ def _grouped(context: _Context, by: GroupKey) -> Answer:
         """One table."""
         shown, hidden = context.request.shown(rows)
         yield Table(columns, shown, hidden=hidden, empty="no root leads to a block")
-        yield from _more(context, rows, len(found.groups))
+        yield from _more(rows, len(found.groups))
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
     gaps = (*context.gaps, *missing)
@@ -263,36 +277,38 @@ def _group_record(context: _Context, one: LeakGroup, total: int) -> Record:
 
 
 def _one(context: _Context, address: int) -> Answer:
-    tree, node = context.tree, _node_at(context, address)
-    stored = (one for one in leak_suspects(context.request, context.snapshot) if one.node == node)
-    suspect = next(stored, None) or suspect_finder(context.request, context.snapshot).suspect(node)
-    suspect_record = _suspect_record(context, suspect)
-    dominators: list[Record] = []
-    above = tree.dominator_of(node)
-    depth = 0
+    from heapdump.analyses.graph.retained_top import placed_suspect
+
+    request, snapshot, tree, node = context.request, context.snapshot, context.tree, _node_at(context, address)
+    stored = (one for one in leak_suspects(request, snapshot) if one.node == node)
+    suspect = next(stored, None) or suspect_finder(request, snapshot).suspect(node)
+    suspect_record = _suspect_record(placed_suspect(context.graph, suspect))
+    above, over = tree.dominator_of(node), list[int]()
     while above is not None:
-        if depth < context.most:
-            dominators.append(context.record(above))
-        above, depth = tree.dominator_of(above), depth + 1
+        over.append(above)
+        above = tree.dominator_of(above)
     below = tree.count_below(node)
-    children = [context.record(child) for child in tree.children(node)[: context.most].tolist()]
+    dominators = context.blocks(over[: context.most])
+    children = context.blocks(tree.children(node)[: context.most].tolist())
+    held_by, holds = ([_block_record(one, tree.total) for one in blocks] for blocks in (dominators, children))
 
     def page() -> Iterator[PageItem]:
         """The sentence, the dominators, the blocks below."""
         yield Lines([[("• ", ""), (suspect_record["text"], "")]])
         nothing = "no single block holds it: several do, or roots"
-        yield _table(context, dominators, title="Held by, nearest first", empty=nothing)
-        yield from _more(context, dominators, depth)
-        yield _table(context, children, title="Holds", empty="it alone holds nothing")
-        yield from _more(context, children, below)
+        yield _table(request, snapshot, dominators, held_by, title="Held by, nearest first", empty=nothing)
+        yield from _more(held_by, len(over))
+        yield _table(request, snapshot, children, holds, title="Holds", empty="it alone holds nothing")
+        yield from _more(holds, below)
 
-    data = {"block": context.record(node), "suspect": suspect_record, "dominators": dominators, "children": children}
+    (block,) = (_block_record(one, tree.total) for one in context.blocks([node]))
+    data = {"block": block, "suspect": suspect_record, "dominators": held_by, "children": holds}
     notes = (
         CAVEAT,
-        *_left_out(dominators, depth, "blocks that hold it"),
-        *_left_out(children, below, "blocks that it alone holds"),
+        *_left_out(held_by, len(over), "blocks that hold it"),
+        *_left_out(holds, below, "blocks that it alone holds"),
     )
-    return Answer("retained", data=lambda: data, records=lambda: children, page=page, gaps=context.gaps, notes=notes)
+    return Answer("retained", data=lambda: data, records=lambda: holds, page=page, gaps=context.gaps, notes=notes)
 
 
 def _node_at(context: _Context, address: int) -> int:

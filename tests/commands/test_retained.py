@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from heapdump import cli
+from heapdump.analyses.graph.retained_top import STORED
+from heapdump.snapshot import Snapshot
+from tests.asking import ask
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.nt.plans import Generation, process_of
 from tests.heaps.test_crt import NAMES, crt_heap
@@ -168,6 +171,22 @@ def test_what_top_and_limit_leave_out_is_said(tmp_path):
     assert run(str(path), hex(users[1]), "--all")[1].count("48 B      48 B") == N
     code, _, err = run(str(path), hex(users[1]), "--by", "type")
     assert code == 2 and "--group-by groups all blocks" in err
+
+
+def test_the_stored_answer_is_the_beginning_of_a_longer_one(tmp_path, monkeypatch):
+    heap = NtHeapBuilder(base=0x20000000000, reserve=0x400000)
+    users = [heap.busy(48 + 16 * (i % 3)) for i in range(STORED + 20)]
+    process = ProcessBuilder().heap(heap.build())
+    path, first = tmp_path / "many.dmp", process.plan.exe + 0xC000 - 0x1000
+    path.write_bytes(poke(process.build(), *((first + 8 * i, word(user)) for i, user in enumerate(users))).data)
+    asked = [[str(path), "--json", *more] for more in ([], ["--limit", "3"], ["--limit", str(STORED + 1)], ["--all"])]
+    plain = [ask(tmp_path / "cache", ["retained", *call, "--no-cache"]) for call in asked]
+    assert [ask(tmp_path / "cache", ["retained", *call]) for call in asked] == plain
+    monkeypatch.setattr(Snapshot, "retained", property(lambda _: pytest.fail("the tree is not needed")))
+    assert [ask(tmp_path / "cache", ["retained", *call]) for call in asked[:2]] == plain[:2]
+    found = [[row["address"] for row in json.loads(one.stdout)["data"]["blocks"]] for one in plain]
+    assert [len(rows) for rows in found] == [20, 3, STORED + 1, len(users)]
+    assert all(rows == found[-1][: len(rows)] for rows in found)
 
 
 def rows_of(path: Path, *arguments: str) -> list[tuple[int, str, int, int, list[int]]]:

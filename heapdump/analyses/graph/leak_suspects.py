@@ -7,7 +7,7 @@ the accumulation point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -175,7 +175,7 @@ def sentence(graph: PointerGraph, suspect: LeakSuspect) -> str:
     return text
 
 
-def to_record(suspects: tuple[LeakSuspect, ...]) -> dict[str, Any]:
+def to_record(suspects: Sequence[LeakSuspect]) -> dict[str, Any]:
     """The suspects as a JSON object, which `from_record` reads."""
     return {"suspects": [asdict(suspect) for suspect in suspects]}
 
@@ -186,12 +186,21 @@ def from_record(record: dict[str, Any], nodes: int) -> tuple[LeakSuspect, ...]:
     Raises:
         ValueError, TypeError, LookupError: it is not what `to_record` writes.
     """
-    found = tuple(
+    found = suspects_from(record)
+    require_types(found, {"node": nodes, "accumulation_point": nodes, "table": nodes})
+    return found
+
+
+def suspects_from(record: dict[str, Any]) -> tuple[LeakSuspect, ...]:
+    """Likewise, not checked: their nodes may not be used.
+
+    Raises:
+        TypeError, LookupError, ValueError: it is not what `to_record` writes.
+    """
+    return tuple(
         LeakSuspect(**suspect | {"structure": suspect["structure"] and _structure(suspect["structure"])})
         for suspect in record["suspects"]
     )
-    require_types(found, {"node": nodes, "accumulation_point": nodes, "table": nodes})
-    return found
 
 
 def _structure(record: dict[str, Any]) -> Structure:

@@ -125,10 +125,16 @@ class Retained:
         return self._told(ordered), len(found)
 
     def top(self, most: int) -> NDArray[np.int64]:
-        """The `most` nodes that retain most, of those that no block dominates; the one that retains most first."""
+        """The `most` nodes that retain most, of those that no block dominates; the one that retains most first.
+
+        Of nodes that retain the same, those with lower numbers come first: fewer nodes are the first ones of more.
+        """
         found = np.flatnonzero(self.dominator == 0)[1:]
         if len(found) > most:
-            found = np.sort(found[np.argpartition(-self.bytes[found], most - 1)[:most]])
+            size = self.bytes[found]
+            least = np.partition(size, len(size) - most)[len(size) - most] if most else np.int64(1 << 62)
+            above, equal = found[size > least], found[size == least]
+            found = np.sort(np.concatenate([above, equal[: max(0, most - len(above))]]))
         return self._told(found[np.argsort(-self.bytes[found], kind="stable")])
 
     def below(self, node: int) -> NDArray[np.uint8]:

@@ -87,7 +87,9 @@ def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compile
         assert tree.total == sum(sizes[v] for v in nodes)
         tops = {v for v in nodes if tree.dominator_of(v) is None}
         assert set(tree.children(None).tolist()) == tops
-        assert [tree.of(v)[0] for v in tree.top(3).tolist()] == sorted((tree.of(v)[0] for v in tops), reverse=True)[:3]
+        ordered = tree.children(None).tolist()
+        assert [tree.of(v)[0] for v in ordered] == sorted((tree.of(v)[0] for v in tops), reverse=True)
+        assert all(tree.top(most).tolist() == ordered[:most] for most in range(len(tops) + 2))
         together = [set().union(*(gone[v] for v in nodes if groups[v] == g)) for g in range(3)]
         totals = tree.by_group(np.array(groups[: len(graph)], np.int32), 3)
         assert totals.tolist() == [sum(sizes[v] for v in found) for found in together]
