@@ -23,7 +23,7 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
     """
     states = _states(home)
     own = folder / _OWN
-    file = own / digest(repr([(str(path), size, time) for path, size, time in states]))[:_NAME_LENGTH]
+    file = own / digest(repr(states))[:_NAME_LENGTH]
     with contextlib.suppress(OSError, ValueError):
         if not system.others_can_write(own):
             return read_text(file)
@@ -34,17 +34,25 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
 
 
 @cache
-def _states(home: Path) -> tuple[tuple[Path, int, int], ...]:
+def _states(home: Path) -> tuple[tuple[str, int, int], ...]:
     """(path, bytes, time of the last change) of each file of heapdump; those of the first call in this process."""
-    files = sorted(path for path in home.rglob("*") if path.suffix in (".py", ".json"))
-    return tuple((path, state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()])
+    found, folders = list[tuple[str, int, int]](), [str(home)]
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith((".py", ".json")):
+                    state = entry.stat()
+                    found.append((entry.path, state.st_size, state.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 @cache
-def _content_digest(home: Path, states: tuple[tuple[Path, int, int], ...]) -> str:
+def _content_digest(home: Path, states: tuple[tuple[str, int, int], ...]) -> str:
     """SHA-256 of the files, in hex. `states`: what `_states` found."""
     found = hashlib.sha256()
-    for path, _, _ in states:
+    for path in (Path(path) for path, _, _ in states):
         data = path.read_bytes()
         found.update(f"{path.relative_to(home).as_posix()} {len(data)}\n".encode() + data)
     return found.hexdigest()
