@@ -108,6 +108,20 @@ def test_requests_are_answered_with_what_would_make_them_fit(story):
     assert "used up" in used_up["findings"][0]
 
 
+@pytest.mark.parametrize("limit", ["1", "1000"])
+def test_what_would_make_a_request_fit_is_found_behind_what_is_listed(tmp_path, limit):
+    made, at, megabyte = ProcessBuilder(arch="x86", build=7601), 0x4000000, 1 << 20
+    for free in (350, 350, *[0] * 9, 650, 150, *[0] * 9):  # the first divider keeps more apart, the second joins more
+        made.region(at, KiB64)
+        at += KiB64 + free * megabyte
+    made.write(tmp_path / "a.dmp")
+    code, out, err = run("gaps", tmp_path / "a.dmp", "--request", "750M", "--limit", limit)
+    page = " ".join(out.split())
+    assert code == 0, err
+    assert "a request of 750.0 MB does not fit" in page
+    assert page.count("it would fit") == 1 and "it would fit: the free run would be 800.1 MB" in page
+
+
 @pytest.mark.parametrize(("aware", "gain"), [(False, 2 << 30), (True, 0)])
 def test_the_header_of_the_program_tells_what_large_addresses_would_gain(tmp_path, aware, gain):
     path = tmp_path / "a.dmp"

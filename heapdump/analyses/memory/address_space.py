@@ -18,6 +18,8 @@ from heapdump.process.symbols.store import SymbolStores
 from heapdump.spans import Span
 
 _MOST_REFERRERS = 3
+_MAKING_ROOM = 3
+"""Dividers that are named because a request would fit without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,17 @@ class UsageBytes:
 
 @dataclass(frozen=True, slots=True)
 class AddressRequest:
-    """A request of `bytes` bytes. `fitting`: number of free runs that it fits in."""
+    """A request of address space.
+
+    Attributes:
+        bytes: its size.
+        fitting: number of free runs that it fits in.
+        dividers: where it fits in none, the first three without which it would fit.
+    """
 
     bytes: int
     fitting: int
+    dividers: tuple[ExplainedDivider, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,8 @@ class AddressSpaceReport:
     @property
     def has_unsearched(self) -> bool:
         """True where a divider is private memory, and no pointers to it were searched for."""
-        found = (one for explained in self.dividers for one in explained.occupants)
+        dividers = (*self.dividers, *(self.request.dividers if self.request else ()))
+        found = (one for explained in dividers for one in explained.occupants)
         return any(one.reason is Reason.PRIVATE and one.has_more_referrers is None for one in found)
 
 
@@ -114,20 +124,20 @@ def examine(usage: UsageMap, namer: Namer, question: AddressSpaceQuestion) -> Ad
     allocations = Allocations(usage)
     gaps = Gaps(runs, allocations)
     occupants = Occupants(process, allocations, namer, question.images)
-    found = gaps.dividers(question.dividers + 1)
-    dividers = [
-        ExplainedDivider(one, tuple(occupants.of(member) for member in one.members))
-        for one in found[: question.dividers]
-    ]
-    request = None if question.request is None else AddressRequest(question.request, gaps.fitting(question.request))
+    found, size = gaps.dividers(question.dividers + 1), question.request
+    fitting = 0 if size is None else gaps.fitting(size)
+    making_room = [] if size is None or fitting else gaps.making_room(size, _MAKING_ROOM)
+    wanted = list(dict.fromkeys([*found[: question.dividers], *making_room]))
+    explained = [ExplainedDivider(one, tuple(occupants.of(member) for member in one.members)) for one in wanted]
+    known = dict(zip(wanted, _with_referrers(usage, explained), strict=True))
     return AddressSpaceReport(
         limit,
         free_space(runs),
         tuple(gaps.largest(question.runs)),
-        tuple(_with_referrers(usage, dividers)),
+        tuple(known[one] for one in found[: question.dividers]),
         len(found) > question.dividers,
         _usage(usage),
-        request,
+        None if size is None else AddressRequest(size, fitting, tuple(known[one] for one in making_room)),
     )
 
 

@@ -69,9 +69,17 @@ class Gaps:
 
     def dividers(self, count: int) -> list[Divider]:
         """The `count` dividers that keep most free bytes apart, the most first; none lies inside an earlier one."""
-        found = sorted([*self._single(), *self._clusters()], key=lambda one: (-one.apart_bytes, one.span))
+        return self._first(count, 0)
+
+    def making_room(self, request: int, count: int) -> list[Divider]:
+        """The first `count` of those without which a request of `request` bytes would fit."""
+        return self._first(count, request)
+
+    def _first(self, count: int, least_joined: int) -> list[Divider]:
+        """The first `count` dividers whose joined run has `least_joined` bytes or more."""
+        found = (one for one in (*self._single(), *self._clusters()) if one.joined.size >= least_joined)
         out: list[Divider] = []
-        for one in found:
+        for one in sorted(found, key=lambda one: (-one.apart_bytes, one.span)):
             if len(out) == count:
                 break
             if not any(other.span.covers(one.span) for other in out):

@@ -92,10 +92,9 @@ def _dividers(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSen
     """What keeps an eighth of the address space apart, or more free memory than the request needs."""
     least = (report.limit.end or 1 << 47) // _GRAVE
     if report.request is not None and not report.request.fitting:
-        enough = [one for one in report.dividers if one.divider.joined.size >= report.request.bytes]
-        for one in enough[:_MOST_DIVIDERS]:
+        for one in report.request.dividers:
             yield _divider(snapshot, one, "it would fit")
-        if enough or not report.free.free_bytes:
+        if report.request.dividers or not report.free.free_bytes:
             return
     for one in report.dividers[:_MOST_DIVIDERS]:
         if one.divider.apart_bytes >= least:
