@@ -31,8 +31,8 @@ _NEARLY_ALL = 0.8
 
 _MOST, _MOST_STEPS = 5, 20
 _SAMPLE = 1000
-_MOST_GROUPED = 1_000_000
-"""More blocks than these that no block dominates are not grouped: nothing accumulates there."""
+_LEAST_GROUPED = 2
+"""Blocks that can be a suspect together."""
 
 _UNINFORMATIVE = (
     ContentKind.ABSENT, ContentKind.EMPTY, ContentKind.ZEROS, ContentKind.FILL, ContentKind.MODULE_POINTER,
@@ -126,20 +126,22 @@ class SuspectFinder:
         graph, tree = self.graph, self.tree
         numbers = np.flatnonzero(tree.dominator == 0)[1:]
         numbers = numbers[~np.isin(tree.order[numbers], single)]
-        if not 1 < len(numbers) <= _MOST_GROUPED:
+        if len(numbers) < _LEAST_GROUPED:
             return []
         by_row = numbers[np.argsort(graph.rows[tree.order[numbers]], kind="stable")]
         rows = graph.rows[tree.order[by_row]]
         found = self.group(rows.astype(np.int64))
         grouped = by_row[np.searchsorted(rows, found.rows)]
-        retained, blocks = tree.bytes[grouped], tree.blocks[grouped]
+        values, number = np.unique(found.values, return_inverse=True)
+        retained, blocks = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
+        np.add.at(retained, number, tree.bytes[grouped])
+        np.add.at(blocks, number, tree.blocks[grouped])
+        sums = dict(zip(values.tolist(), zip(retained.tolist(), blocks.tolist(), strict=True), strict=True))
         out = []
         for one in found.groups:
-            in_group = found.values == one.group.value
-            size = int(retained[in_group].sum())
-            if one.group.count > 1 and size >= _SUSPECT_SHARE * tree.total:
-                share, count = size / tree.total, int(blocks[in_group].sum())
-                out.append(LeakSuspect(size, count, share, key=one.key, count=one.group.count))
+            size, count = sums[one.group.value]
+            if one.group.count >= _LEAST_GROUPED and size >= _SUSPECT_SHARE * tree.total:
+                out.append(LeakSuspect(size, count, size / tree.total, key=one.key, count=one.group.count))
         return out
 
     def _accumulation_point(self, node: int) -> int:
