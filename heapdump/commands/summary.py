@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.crash import crash_record
-from heapdump.commands.common.gaps import heap_gaps, shown_unchecked, unchecked_lines
+from heapdump.commands.common.gaps import report_gaps, shown_unchecked, unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview
 from heapdump.commands.common.incident_lines import broken_lines, is_exception_alone, known_incidents
 from heapdump.commands.common.locks import lock_sentence
@@ -154,7 +154,7 @@ class _SummaryPage:
         """The answer of the command."""
         snapshot = self.snapshot
         unchecked = snapshot.verdict(snapshot.heaps).unchecked
-        gaps = (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)
+        gaps = (*walk_gaps(snapshot), *report_gaps(snapshot))
         return Answer(
             "summary", data=self._data, records=self._records, page=self._page,
             gaps=(*gaps, *unchecked_lines(snapshot.heaps, unchecked)),

@@ -9,9 +9,6 @@ from heapdump.analyses.damage.windows_report import Access, AccessKind, WindowsR
 from heapdump.blocks.findings import BugKind, Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import Block
-from heapdump.process.model import Process
-from heapdump.process.reports.asan_exception import exception_report
-from heapdump.process.reports.asan_report import asan_reports
 from heapdump.process.reports.asan_text import AsanReport
 from heapdump.wording import plural
 
@@ -55,10 +52,8 @@ def asan_findings(context: ReportContext) -> Iterator[WindowsReport]:
 
     Without a runtime of AddressSanitizer nothing is searched.
     """
-    process = context.process
+    handed, texts = context.handed_report, context.asan_reports.reports
     heap = next((heap for heap in context.heaps if heap.kind == "asan"), None)
-    handed = exception_report(process)
-    texts = _texts(context) if heap is not None or handed is not None or _has_runtime(process) else ()
     address = heap.address if heap is not None else 0
     if handed is not None and not any(handed.text.strip() in one.text for one in texts):
         yield _report(context, address, handed, f"the exception hands it over at {handed.address:#x}")
@@ -70,21 +65,17 @@ def asan_findings(context: ReportContext) -> Iterator[WindowsReport]:
         yield from _rebuilt(context, heap)
 
 
-def _texts(context: ReportContext) -> tuple[AsanReport, ...]:
-    """The reports in memory; the context gets a gap for a cut one, and one where some were not read."""
-    found = asan_reports(context.process)
+def asan_gaps(context: ReportContext) -> tuple[str, ...]:
+    """A sentence for each report that was cut, and one where some were not read."""
+    found, gaps = context.asan_reports, list[str]()
     for one in found.reports:
         if one.is_cut:
             name = f"AddressSanitizer's report at {one.address:#x}"
-            context.gaps.append(f"{name}: only the first {len(one.text):,} characters were read")
+            gaps.append(f"{name}: only its first {len(one.text):,} characters were read, or are in the dump")
     if found.unread is not None:
         texts = f"further reports of AddressSanitizer or LeakSanitizer, such as the text at {found.unread:#x}"
-        context.gaps.append(f"{texts}, were not read: there are too many")
-    return found.reports
-
-
-def _has_runtime(process: Process) -> bool:
-    return any(module.name.lower().startswith("clang_rt.asan") for module in process.modules)
+        gaps.append(f"{texts}, were not read: there are too many")
+    return tuple(gaps)
 
 
 def _report(context: ReportContext, heap: int, found: AsanReport, source: str) -> WindowsReport:

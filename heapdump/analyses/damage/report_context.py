@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from heapdump.analyses.blocks.locate import Located, locate
@@ -14,6 +15,9 @@ from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
+from heapdump.process.reports.asan_exception import exception_report
+from heapdump.process.reports.asan_report import AsanReports, asan_reports
+from heapdump.process.reports.asan_text import AsanReport
 from heapdump.process.reports.failure_record import FailureRecord, find_failure
 from heapdump.process.reports.verifier_stop import VerifierStop, find_stop
 
@@ -24,7 +28,7 @@ _INSIDE_HEAP_BYTES = 0x2000
 """Bytes from the address of a segment heap in which its contexts lie."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReportContext:
     """The facts by which reports of Windows are explained.
 
@@ -39,7 +43,6 @@ class ReportContext:
         failure: ntdll's failure record; None without one.
         stop: the verifier stop; None without one.
         instruction: the instruction that failed; None where it is not known.
-        gaps: sentences on reports that were left out; filled when they are read.
     """
 
     process: Process
@@ -51,7 +54,19 @@ class ReportContext:
     failure: FailureRecord | None
     stop: VerifierStop | None
     instruction: FaultingInstruction | None
-    gaps: list[str] = field(default_factory=list)
+
+    @cached_property
+    def handed_report(self) -> AsanReport | None:
+        """The report that AddressSanitizer's exception hands over; None without one."""
+        return exception_report(self.process)
+
+    @cached_property
+    def asan_reports(self) -> AsanReports:
+        """AddressSanitizer's reports in memory, which is searched only where its runtime was in the process."""
+        is_there = any(heap.kind == "asan" for heap in self.heaps) or self.handed_report is not None
+        if is_there or any(module.name.lower().startswith("clang_rt.asan") for module in self.process.modules):
+            return asan_reports(self.process)
+        return AsanReports((), None)
 
     @property
     def table(self) -> BlockTable:

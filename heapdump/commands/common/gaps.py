@@ -23,8 +23,10 @@ def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def report_gaps(snapshot: Snapshot) -> tuple[str, ...]:
-    """A line for each report of a runtime that was left out or cut. The reports are read for it."""
-    return tuple(snapshot.report_context.gaps) if snapshot.incidents is not None else ()
+    """A line for each report of AddressSanitizer that was cut, and one for those that were left out."""
+    from heapdump.analyses.damage.asan import asan_gaps
+
+    return asan_gaps(snapshot.report_context)
 
 
 def shown_damage(snapshot: Snapshot) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def asan_reports(process: Process) -> AsanReports:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text. `pid`: the process that it names; `is_cut`: True where it goes on behind the most that is read."""
+    """A text. `pid`: the process that it names; `is_cut`: True where it goes on behind what is read, or in a hole."""
 
     pid: int | None
     text: str
@@ -136,7 +136,7 @@ def _text(process: Process, address: int) -> _Text:
     data = _read(space, start, end)
     text = data.partition(b"\0")[0]
     following = _NEXT.search(text, 1)
-    is_cut = len(text) == end - start and end == first + _LONGEST and following is None
+    is_cut = len(text) == end - start and end < int(regions.end[i]) and following is None
     text = text[: following.start()].rstrip(b"=\r\n") + b"\n" if following else text
     last = _END.search(text)
     report = text[: last.end() if last else None].decode("utf-8", "replace")

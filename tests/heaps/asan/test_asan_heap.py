@@ -322,7 +322,19 @@ def test_reports_that_were_cut_or_left_out_are_said(tmp_path):
     process.region(0x28A70000000, len(content)).memory(0x28A70000000, content)
     path = tmp_path / "asan.dmp"
     path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
-    for command in "check", "triage":
+    for command in "check", "triage", "summary":
         said = ask(tmp_path / "index", [command, str(path)]).stderr
         assert "AddressSanitizer's report at 0x28a7000" in said and "characters were read" in said
         assert "such as the text at 0x28a7" in said and "there are too many" in said
+
+
+def test_a_report_that_a_hole_cuts_is_said_to_be_cut(tmp_path):
+    heap = some_chunks()
+    text = REPORT.format(bad=0x1008, size=8, start=0x1000).split("SUMMARY")[0].encode()
+    process = ProcessBuilder(build=19041)
+    process.thread(4)
+    process.region(0x28A70000000, 0x2000).memory(0x28A70000000, text.ljust(0x1000, b"x"))
+    path = tmp_path / "asan.dmp"
+    path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
+    said = ask(tmp_path / "index", ["check", str(path)]).stderr
+    assert "report at 0x28a70000" in said and "characters were read, or are in the dump" in said
