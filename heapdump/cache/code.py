@@ -16,10 +16,10 @@ _OWN, _MOST_KEPT, _NAME_LENGTH = "code", 8, 32
 
 @cache
 def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
-    """The SHA-256 of the content of all files of heapdump in `home`, wherever they lie and whenever they were written.
+    """The SHA-256 of the sources and tables of heapdump in `home`, wherever they lie and whenever they were written.
 
     `folder`: of heapdump's caches. The digest is kept there, under a name made of sizes and times of the files, which
-    take a tenth of the time to read.
+    are found sooner than the files are read.
     """
     states = _states(home)
     own = folder / _OWN
@@ -38,10 +38,10 @@ def _states(home: Path) -> tuple[tuple[str, int, int], ...]:
     """(path, bytes, time of the last change) of each file of heapdump; those of the first call in this process."""
     found, folders = list[tuple[str, int, int]](), [str(home)]
     for folder in folders:
-        with os.scandir(folder) as entries:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:  # a zip file cannot be listed
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders += [entry.path] * (entry.name != "__pycache__")
                 elif entry.name.endswith((".py", ".json")):
                     state = entry.stat()
                     found.append((entry.path, state.st_size, state.st_mtime_ns))

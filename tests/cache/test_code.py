@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from heapdump.cache import code
 from heapdump.cache.code import code_digest
 from tests.posix import needs_modes
 
@@ -53,3 +54,15 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path):
     (folder / "code").chmod(0o777)
     assert code_digest(folder, home)
     assert not list((folder / "code").iterdir())
+
+
+def test_a_folder_that_cannot_be_listed_is_passed_over(tmp_path: Path) -> None:
+    home = written(tmp_path / "1", 1_000, a="x")
+    first = code_digest(tmp_path / "cache", home)
+    (home / "__pycache__").mkdir()
+    (home / "__pycache__" / "a.py").write_text("no source")
+    (home / "other").mkdir(mode=0)
+    code_digest.cache_clear()
+    code._states.cache_clear()
+    assert code_digest(tmp_path / "cache", home) == first
+    assert code_digest(tmp_path / "cache", tmp_path / "heapdump.zip")
