@@ -173,12 +173,19 @@ def test_what_top_and_limit_leave_out_is_said(tmp_path):
     assert code == 2 and "--group-by groups all blocks" in err
 
 
-def test_the_stored_answer_is_the_beginning_of_a_longer_one(tmp_path, monkeypatch):
+def held_by_roots(path: Path, contents: list[bytes]) -> list[int]:
+    """A process whose .data holds each of some blocks; their addresses."""
     heap = NtHeapBuilder(base=0x20000000000, reserve=0x400000)
-    users = [heap.busy(48 + 16 * (i % 3)) for i in range(STORED + 20)]
+    users = [heap.busy(48 + 16 * (i % 3), content) for i, content in enumerate(contents)]
     process = ProcessBuilder().heap(heap.build())
-    path, first = tmp_path / "many.dmp", process.plan.exe + 0xC000 - 0x1000
+    first = process.plan.exe + 0xC000 - 0x1000
     path.write_bytes(poke(process.build(), *((first + 8 * i, word(user)) for i, user in enumerate(users))).data)
+    return users
+
+
+def test_the_stored_answer_is_the_beginning_of_a_longer_one(tmp_path, monkeypatch):
+    path = tmp_path / "many.dmp"
+    users = held_by_roots(path, [b""] * (STORED + 20))
     asked = [[str(path), "--json", *more] for more in ([], ["--limit", "3"], ["--limit", str(STORED + 1)], ["--all"])]
     plain = [ask(tmp_path / "cache", ["retained", *call, "--no-cache"]) for call in asked]
     assert [ask(tmp_path / "cache", ["retained", *call]) for call in asked] == plain
@@ -187,6 +194,15 @@ def test_the_stored_answer_is_the_beginning_of_a_longer_one(tmp_path, monkeypatc
     found = [[row["address"] for row in json.loads(one.stdout)["data"]["blocks"]] for one in plain]
     assert [len(rows) for rows in found] == [20, 3, STORED + 1, len(users)]
     assert all(rows == found[-1][: len(rows)] for rows in found)
+
+
+def test_a_member_that_is_no_number_or_text_in_any_row_has_no_order(tmp_path):
+    path = tmp_path / "texts.dmp"
+    held_by_roots(path, [b"\x05", b"a text of many letters", b"another text of letters", b"\x06"])
+    types = [row["type"] for row in json.loads(run(str(path), "--json")[1])["data"]["blocks"]]
+    assert None in types and any(types), "some rows have a type, others have none"
+    code, _, err = run(str(path), "--sort", "type", "--json")
+    assert code == 2 and "cannot sort by 'type'" in err
 
 
 def rows_of(path: Path, *arguments: str) -> list[tuple[int, str, int, int, list[int]]]:

@@ -88,7 +88,8 @@ def ordered(
         if fields:
             order.among(fields)
         return out
-    name = order.among(field for field, value in records[0].items() if not isinstance(value, (list, dict)))
+    lists = {field for one in records for field, value in one.items() if isinstance(value, (list, dict))}
+    name = order.among(field for field in records[0] if field not in lists)
     keyed = [(one.get(name), row) for one, row in zip(records, out, strict=True)]
     known = [(_comparable(key), row) for key, row in keyed if key is not None]
     descends = order.is_descending(name, next((key for key, _ in keyed if key is not None), None))
