@@ -123,7 +123,8 @@ def chain_modern(
             unused = granule
         elif code & _PREFIX_BIT or unused == _TOO_LARGE:
             if code & _PREFIX_BIT:  # the second header, `unused` granules on, holds the number and the signature
-                header, prefix, unused = 1 + unused, unused, -1
+                prefix, unused = unused, -1
+                header = 1 + prefix if prefix < size else 1
                 second = words[(at + prefix) * stride + word_index] if prefix < size else 0
                 if (second >> 48) & 0xFFFF == prefix | _SECOND_SIGNATURE:
                     unused = (second >> 32) & 0xFFFF

@@ -92,7 +92,8 @@ def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> U
     chosen = has_signature | (size >= 2 * header.size)
     if pre_vista:
         chosen = has_signature | _are_linked(context, user, _word(window, entry, user, 0))
-    return UserAreas(flagged, user, entry + size - user, request, has_signature).of(chosen)
+    area = entry + size - user  # below 0 where a damaged prefix says more header than the entry has
+    return UserAreas(flagged, user, area, request, has_signature).of(chosen & (area > 0))
 
 
 def _word(window: Window, entry: NDArray[np.int64], user: NDArray[np.int64], offset: int) -> NDArray[np.int64]:

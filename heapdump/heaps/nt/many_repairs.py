@@ -51,7 +51,7 @@ class DamagedPart:
         return self.part.base + granules * self.window.granule
 
     def words(self, granules: Column) -> Column:
-        """Their header words as they lie in memory."""
+        """The header words of the entries at granules, as they lie in memory, (n,) int64."""
         entry_format = self.context.entry_format
         words: Column = self.window.words[granules * entry_format.stride + entry_format.word_index]
         return words

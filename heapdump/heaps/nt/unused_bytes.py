@@ -57,7 +57,7 @@ class UnusedBytes(NamedTuple):
 
     Attributes:
         unused: unused bytes, header included, at most the bytes of the entry; of a free entry the bytes of its header.
-        header: granules from the entry to its user data.
+        header: granules from the entry to its user data; 1 where a front prefix would not fit in the entry.
         is_guess: True where the number of unused bytes is not at its place; `unused` is then the smallest number that
             the header allows.
     """
@@ -79,8 +79,9 @@ def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> U
         rare = np.flatnonzero(busy & ((code & (_PREFIX | _COUNT_BITS)) >= _LONG))
         has_prefix = (code[rare] & _PREFIX) != 0
         prefixed, long = rare[has_prefix], rare[~has_prefix]
-        header[prefixed] = 1 + (code[prefixed] & _COUNT_BITS)
-        unused[prefixed] = _behind_prefix(entry_format, words, entries, prefixed, header[prefixed] - 1)
+        prefix = code[prefixed] & _COUNT_BITS
+        header[prefixed] = np.where(prefix < entries.size[prefixed], 1 + prefix, 1)
+        unused[prefixed] = _behind_prefix(entry_format, words, entries, prefixed, prefix)
     unused[long] = _in_last_word(entry_format, words, entries, long)
     elsewhere = np.concatenate([prefixed, long])
     least = granule * header - 8 * entry_format.word_index
@@ -102,7 +103,8 @@ def unused_bytes_of_one(
     if not pre_vista:
         unused = code & _COUNT_BITS
         if is_prefixed:
-            header, prefix, unused = 1 + unused, unused, -1
+            prefix, unused = unused, -1
+            header = 1 + prefix if prefix < size else 1
             second = int(words[min((at + prefix) * stride + index, len(words) - 1)])
             if prefix < size and second >> 48 & 0xFFFF == prefix | _SIGNATURE << 8:
                 unused = second >> 32 & 0xFFFF

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump import kernels
 from heapdump.heaps.nt import entry_format, resync
 from heapdump.heaps.nt.segment_map import NtSegmentMap
 from heapdump.heaps.nt.unused_bytes import (
@@ -20,6 +21,9 @@ from heapdump.heaps.nt.unused_bytes import (
     unused_bytes_of_one,
 )
 from heapdump.spans import Span
+from heapdump.trust import Trust
+from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import peek, poke
 
 _MASK = 0x00100000
 
@@ -94,3 +98,21 @@ def test_the_front_prefix_of_one_is_that_of_many(arch, pre_vista, words):
     granules = np.arange(len(words) // one.stride)
     many = second_header_prefix(one, data, granules)
     assert [has_usual_prefix(one, data, granule) for granule in granules.tolist()] == many.tolist()
+
+
+@pytest.mark.parametrize("internal", [0, 8])
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_front_prefix_that_does_not_fit_is_none(open_built, monkeypatch, internal, is_compiled):
+    monkeypatch.setattr(kernels, "compiled_if_worth", lambda f, blocks: kernels.compiled(f) if is_compiled else None)
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(20)
+    user = heap.busy(20)
+    heap.busy(20)
+    built = ProcessBuilder(build=19041).heap(heap.build()).build()
+    flags, checksum, unused = (peek(built, user - at, 1) for at in (6, 5, 1))
+    changed = bytes([flags ^ internal, checksum ^ internal]), bytes([unused ^ 12 ^ 0x71])  # 12 unused bytes before
+    with open_built(poke(built, (user - 6, changed[0]), (user - 1, changed[1]))) as snapshot:
+        table = snapshot.walk.table
+        (row,) = np.flatnonzero(table.entry == user - 16)
+        block = table.block(int(row))
+        assert (block.address, block.size, block.trust) == (user, 24, Trust.GUESS)
