@@ -75,6 +75,16 @@ def require_length(values: NDArray[Any], length: int, kind: type[np.generic], su
         raise ValueError(f"{subject} have another form")
 
 
+def require_texts(values: object, subject: str) -> None:
+    """Makes sure that `values` is a list of texts.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{subject} are no texts")
+
+
 def require_types(value: object, counts: Mapping[str, int] | None = None) -> None:
     """Makes sure that dataclasses, also inside containers, hold values of the types that their fields declare.
 

@@ -26,8 +26,8 @@ Columns = dict[str, NDArray[Any]]
 Reader = Callable[[Columns, int], T]
 """(columns, number of nodes of the graph) → the answer; raises ValueError where the columns do not fit."""
 
-_UNUSABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""The exceptions of a missing, damaged or forged file."""
+_UNUSABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError, MemoryError)
+"""The exceptions of a missing, damaged or forged file: a column may have any length that it takes no bytes for."""
 
 
 @dataclass(frozen=True, slots=True)

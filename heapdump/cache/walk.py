@@ -155,7 +155,7 @@ def _table(store: Store, rows: int, seals: dict[str, str], walk_again: Callable[
     try:
         columns = {name: store.column(name, kind, rows, seals[name]) for name, kind in COLUMNS.items()}
         return _sound(BlockTable(**columns), store.counts["heaps"])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # the last one: of a forged number of rows
         store.remarks.append(f"the index in {store.folder} is damaged ({error}); walked again")
         store.delete()
         return walk_again()

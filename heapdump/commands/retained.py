@@ -196,7 +196,7 @@ def _table(
 
 
 def _top(request: Request, snapshot: Snapshot) -> RetainedTop:
-    """The answer about all blocks; from the index where that has as many, and no file names anything."""
+    """The answer about all blocks; from the index for at most STORED blocks, without --symbols and --image-path."""
     from heapdump.analyses.graph.retained_top import STORED, retained_top
 
     def find(most: int) -> RetainedTop:
@@ -283,12 +283,12 @@ def _one(context: _Context, address: int) -> Answer:
     stored = (one for one in leak_suspects(request, snapshot) if one.node == node)
     suspect = next(stored, None) or suspect_finder(request, snapshot).suspect(node)
     suspect_record = _suspect_record(placed_suspect(context.graph, suspect))
-    above, over = tree.dominator_of(node), list[int]()
+    above, holders = tree.dominator_of(node), list[int]()
     while above is not None:
-        over.append(above)
+        holders.append(above)
         above = tree.dominator_of(above)
     below = tree.count_below(node)
-    dominators = context.blocks(over[: context.most])
+    dominators = context.blocks(holders[: context.most])
     children = context.blocks(tree.children(node)[: context.most].tolist())
     held_by, holds = ([_block_record(one, tree.total) for one in blocks] for blocks in (dominators, children))
 
@@ -297,7 +297,7 @@ def _one(context: _Context, address: int) -> Answer:
         yield Lines([[("• ", ""), (suspect_record["text"], "")]])
         nothing = "no single block holds it: several do, or roots"
         yield _table(request, snapshot, dominators, held_by, title="Held by, nearest first", empty=nothing)
-        yield from _more(held_by, len(over))
+        yield from _more(held_by, len(holders))
         yield _table(request, snapshot, children, holds, title="Holds", empty="it alone holds nothing")
         yield from _more(holds, below)
 
@@ -305,7 +305,7 @@ def _one(context: _Context, address: int) -> Answer:
     data = {"block": block, "suspect": suspect_record, "dominators": held_by, "children": holds}
     notes = (
         CAVEAT,
-        *_left_out(held_by, len(over), "blocks that hold it"),
+        *_left_out(held_by, len(holders), "blocks that hold it"),
         *_left_out(holds, below, "blocks that it alone holds"),
     )
     return Answer("retained", data=lambda: data, records=lambda: holds, page=page, gaps=context.gaps, notes=notes)

@@ -298,3 +298,47 @@ def test_types_are_checked_inside_containers() -> None:
         bad = Finding(**{n: getattr(good, n) for n in Finding.__slots__} | {name: value})
         with pytest.raises((TypeError, ValueError)):
             require_types(({1: bad},))
+
+
+def _top(change: Callable[[Any], None]) -> Callable[[Index], None]:
+    """Forges the stored answer of `retained`."""
+
+    def forge(index: Index) -> None:
+        document = json.loads((index.folder / "retained-top.text").read_bytes())
+        change(document)
+        text = np.frombuffer(json.dumps(document).encode(), np.uint8)
+        index.replace_column("retained-top.text", lambda _: text)
+
+    return forge
+
+
+def _endless(index: Index) -> None:
+    """Gives a column that takes no bytes more numbers than there is memory."""
+    document = index.document("unreachable-stack.json")
+    document["members"] = [document["members"][0], 1 << 45, "0000000000000000 0 0 0 0 0"]
+    index.replace_text("unreachable-stack.json", json.dumps(document))
+    (index.folder / "unreachable-stack.members").write_bytes(b"")
+
+
+IMPLAUSIBLE: dict[str, Callable[[Index], None]] = {
+    "totals": _top(lambda top: top.update(total_bytes=-1, total_blocks=-7)),
+    "sizes": _top(lambda top: top["blocks"][0].update(size=1 << 63)),
+    "no blocks": _top(lambda top: top.update(blocks=[])),
+    "more than all": _top(lambda top: top["blocks"][0].update(bytes=top["total_bytes"] + 1)),
+    "a dominator": _top(lambda top: top["blocks"][0].update(dominator=-1)),
+    "a share": _top(lambda top: top["suspects"][0].update(share=1.5)),
+    "a row": _top(lambda top: top["blocks"][0].update(row=1 << 20)),
+    "a trust": _top(lambda top: top["blocks"][0].update(type=["a", "b", "c"])),
+    "sentences": _top(lambda top: top.update(evidence="xyz")),
+    "counts": lambda index: index.replace_column("unreachable-stack.count", lambda column: column + 1),
+    "bytes": lambda index: index.replace_column("unreachable-stack.bytes", lambda column: column * 0 + (1 << 61)),
+    "endless": _endless,
+}
+
+
+@pytest.mark.parametrize("name", IMPLAUSIBLE)
+def test_answers_whose_numbers_do_not_fit_are_made_again(index: Index, name: str) -> None:
+    IMPLAUSIBLE[name](index)
+    answers = [index.ask([*call, "-v"]) for call in index.calls[:2]]
+    assert [one.stdout for one in answers] == [one.stdout for one in index.truth[:2]]
+    assert sum("damaged in the index" in one.stderr for one in answers) == 1

@@ -194,7 +194,7 @@ def from_record(record: dict[str, Any], nodes: int) -> tuple[LeakSuspect, ...]:
 
 
 def suspects_from(record: dict[str, Any]) -> tuple[LeakSuspect, ...]:
-    """Likewise, not checked: their nodes may not be used.
+    """Likewise, without a check of what they hold: their nodes are not indices of any graph.
 
     Raises:
         TypeError, LookupError, ValueError: it is not what `to_record` writes.

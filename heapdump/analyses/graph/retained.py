@@ -21,8 +21,9 @@ from heapdump.kernels import run
 from heapdump.kernels.dominators import dominators, pointed_from, preorder, retain, retain_groups, spread
 from heapdump.large_arrays import batches, empty, full, zeros
 
-_FEW, _REMEMBERED = 32, 64
-"""Nodes whose numbers are searched for, before `number` is made; nodes of one answer whose numbers are remembered."""
+_FEW, _REMEMBERED = 32, 128
+"""Nodes whose numbers are searched for, before `number` is made; the most nodes of one answer whose numbers are
+remembered."""
 
 _Backwards = tuple[NDArray[np.int32] | NDArray[np.int64], NDArray[np.int32]]
 """`end` and `sources` of `pointed_from`."""
@@ -127,7 +128,8 @@ class Retained:
     def top(self, most: int) -> NDArray[np.int64]:
         """The `most` nodes that retain most, of those that no block dominates; the one that retains most first.
 
-        Of nodes that retain the same, those with lower numbers come first: fewer nodes are the first ones of more.
+        Of nodes that retain the same, those with lower numbers come first. So a smaller `most` gives the beginning of
+        what a larger one gives.
         """
         found = np.flatnonzero(self.dominator == 0)[1:]
         if len(found) > most:

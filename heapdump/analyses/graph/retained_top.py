@@ -1,4 +1,4 @@
-"""The blocks that retain most, and the leak suspects: all that `retained` says of a process, kept in the index."""
+"""The answer of `retained` about a whole process, kept in the index: the blocks that retain most, the leak suspects."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from heapdump.analyses.graph.leak_suspects import LeakSuspect, sentence, suspect
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.retained import Retained
 from heapdump.analyses.graph.unreachable_report import missing_evidence
-from heapdump.blocks.stored_checks import require_types
+from heapdump.blocks.stored_checks import require_texts, require_types
+from heapdump.trust import Trust
 
 STORED = 100
-"""Blocks of an answer in the index."""
+"""The most blocks of an answer in the index."""
+
+_LARGEST = 1 << 62
+"""No sum of bytes or blocks is as large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def top_to_record(top: RetainedTop) -> dict[str, Any]:
 
 
 def top_from_record(record: dict[str, Any]) -> RetainedTop:
-    """The answer that `top_to_record` wrote; rows are not checked.
+    """The answer that `top_to_record` wrote. The reader of the index checks that rows exist (`Store.counts`).
 
     Raises:
         ValueError, TypeError, LookupError: it is not what `top_to_record` writes.
@@ -113,9 +117,39 @@ def top_from_record(record: dict[str, Any]) -> RetainedTop:
     blocks = tuple(
         RetainingBlock(**block | {"type": block["type"] and tuple(block["type"])}) for block in record["blocks"]
     )
-    lists = {"blocks": blocks, "suspects": tuple(PlacedSuspect(one, *place) for one, place in suspects)}
-    found = RetainedTop(**record | lists | {"evidence": tuple(record["evidence"])})
+    require_texts(record["evidence"], "evidence")
+    members = {
+        "blocks": blocks,
+        "suspects": tuple(PlacedSuspect(one, *place) for one, place in suspects),
+        "evidence": tuple(record["evidence"]),
+    }
+    found = RetainedTop(**record | members)
     require_types(found)
-    if any(min(block.start, block.size, block.bytes, block.blocks) < 0 for block in blocks):
-        raise ValueError("a number is negative")
+    _require_plausible(found)
     return found
+
+
+def _require_plausible(top: RetainedTop) -> None:
+    """Makes sure that the numbers fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    numbers = [top.total_bytes, top.total_blocks, top.count]
+    for block in top.blocks:
+        numbers += [block.start, block.size, block.bytes, block.blocks, block.dominator or 0]
+    for one in top.suspects:
+        suspect, structure = one.suspect, one.suspect.structure
+        numbers += [suspect.bytes, suspect.blocks, suspect.count, one.start or 0, one.point or 0]
+        numbers += [structure.elements, structure.size] if structure else []
+    if not all(0 <= number < _LARGEST for number in numbers):
+        raise ValueError("a number is out of range")
+    held = [(one.bytes, one.blocks) for one in top.blocks]
+    held += [(one.suspect.bytes, one.suspect.blocks) for one in top.suspects]
+    if any(size > top.total_bytes or blocks > top.total_blocks for size, blocks in held):
+        raise ValueError("a block retains more than all blocks")
+    if len(top.blocks) != min(top.count, STORED) or not all(0 <= one.suspect.share <= 1 for one in top.suspects):
+        raise ValueError("another number of blocks, or a share, is expected")
+    for block in top.blocks:
+        if block.type is not None:
+            Trust(block.type[2])

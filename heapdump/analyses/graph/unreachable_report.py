@@ -87,7 +87,7 @@ class UnreachableGroup:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableReport:
-    """The part of the answer that the index stores: all that a page of groups shows.
+    """The part of the answer that the index stores: all that a page of groups shows, but for addresses of cycles.
 
     Attributes:
         sums: state → its blocks.
