@@ -18,10 +18,10 @@ from tests.patching import poke
 Truth = dict[str, int]
 _SEGMENT = 254 << 16
 _LFH_BASE, _LFH_SEGMENT = 0x20000000000, 0xF00000
-_SUBSEGMENT, _LFH_SEGMENTS = 400, 200
+_LFH_SEGMENTS = 200
 _GRAPH = 4_000_000
 _DAMAGED_SEGMENTS, _DAMAGED_BLOCKS = 8, 80_000
-_PAGE_BLOCKS = 1_100  # nodes that the builder has room for
+_PAGE_BLOCKS = 300_000
 
 
 def small(path: Path) -> Truth:
@@ -52,19 +52,29 @@ def graph(path: Path) -> Truth:
     return {"blocks": _GRAPH, "unreachable": _GRAPH - int(_GRAPH * 0.8), "held": int(_GRAPH * 0.8)}
 
 
-def lfh(path: Path) -> Truth:
-    """An NT heap of LFH subsegments with 400 blocks each, a fifth of them free."""
+def lfh_100(path: Path) -> Truth:
+    """An NT heap of LFH subsegments with 100 blocks each, a fifth of them free."""
+    return _of_lfh(path, 100, 40_000)
+
+
+def lfh_1000(path: Path) -> Truth:
+    """Likewise with 1,000 blocks each."""
+    return _of_lfh(path, 1_000, 4_000)
+
+
+def _of_lfh(path: Path, blocks: int, subsegments: int) -> Truth:
+    """An NT heap of LFH subsegments; blocks of 32 bytes and a header."""
     random = np.random.default_rng(5)
     heap = NtHeapBuilder(base=_LFH_BASE, reserve=_LFH_SEGMENT, front_end="lfh", flags=0x1002)
     busy, left, segment = 0, _LFH_SEGMENT - 0x20000, 0
-    for _ in range(2_000):
-        asked = np.where(random.random(_SUBSEGMENT) < 0.2, -1, random.integers(33, 48, _SUBSEGMENT))
-        if left < 2 * _SUBSEGMENT * 64:
+    for _ in range(subsegments):
+        asked = np.where(random.random(blocks) < 0.2, -1, random.integers(17, 32, blocks))
+        if left < 2 * blocks * 48:
             segment += 1
             heap.segment(_LFH_BASE + segment * (_LFH_SEGMENT + 0x100000), _LFH_SEGMENT)
             left = _LFH_SEGMENT - 0x20000
-        heap.subsegment(4, asked.tolist())
-        left -= _SUBSEGMENT * 64 + 0x100
+        heap.subsegment(3, asked.tolist())
+        left -= blocks * 48 + 0x100
         busy += int((asked >= 0).sum())
     ProcessBuilder(build=19041).heap(heap.build()).write(path)
     return {"busy": busy}
@@ -87,10 +97,11 @@ def segment_lfh(path: Path) -> Truth:
 
 
 def page_heap(path: Path) -> Truth:
-    """A page heap of 1,100 blocks, as many nodes."""
-    heap = PageHeapBuilder(0x1000000, reserve=0x2000000)
+    """A page heap of 300,000 blocks, as many nodes; the pages of the blocks are not in the dump."""
+    room = -(-(_PAGE_BLOCKS + 1) * 0x68 // 0x1000) * 0x1000 + 0x20000
+    heap = PageHeapBuilder(_LFH_BASE, reserve=_PAGE_BLOCKS * 0x2000 + room, room=room)
     for i in range(_PAGE_BLOCKS):
-        heap.block(40 + i % 900, state="freed" if i % 5 == 0 else "busy")
+        heap.block(40 + i % 900, is_in_dump=False)
     ProcessBuilder(build=19041).heap(heap.build()).write(path)
     return {"blocks": _PAGE_BLOCKS}
 
@@ -118,12 +129,12 @@ def damaged_often(path: Path) -> Truth:
         headers += [(first + step * i, b"AAAAAAAA") for i in range(every, _DAMAGED_BLOCKS, every)]
     built = ProcessBuilder(build=19041).heap(heap.build()).build()
     path.write_bytes(poke(built, *headers).data)
-    return {"damaged": len(headers), "busy": _DAMAGED_SEGMENTS * _DAMAGED_BLOCKS}
+    return {"kept": 10_000, "busy": _DAMAGED_SEGMENTS * _DAMAGED_BLOCKS}
 
 
 DUMPS: dict[str, Callable[[Path], Truth]] = {
     make.__name__: make
-    for make in (small, backend, backend_40m, graph, lfh, segment_lfh, page_heap, damaged, damaged_often)
+    for make in (small, backend, backend_40m, graph, lfh_100, lfh_1000, segment_lfh, page_heap, damaged, damaged_often)
 }
 
 if __name__ == "__main__":

@@ -57,10 +57,13 @@ class BuiltPageHeap:
 
 
 class PageHeapBuilder:
-    """A page heap in the making, in one reservation of `reserve` bytes at `base`."""
+    """A page heap in the making, in one reservation of `reserve` bytes at `base`.
+
+    `room`: bytes for the heap's own structures; nodes fit in all but 0x12000 of them.
+    """
 
     def __init__(self, base: int, *, arch: HeapArch = "x64", generation: PageGeneration = "ten", reserve: int = 0x400000,
-                 normal_heap: int = 0, flags: int = 0x1002, extra_flags: int = 3) -> None:  # fmt: skip
+                 normal_heap: int = 0, flags: int = 0x1002, extra_flags: int = 3, room: int = 0x30000) -> None:  # fmt: skip
         self.base, self.arch, self.generation, self.reserve = base, arch, generation, reserve
         self.wide = arch == "x64"
         self.pointer = 8 if self.wide else 4
@@ -69,10 +72,10 @@ class PageHeapBuilder:
         self._normal_heap, self._flags, self._extra = normal_heap, flags, extra_flags
         self._blocks: list[PageBlockTruth] = []
         self._nodes = base + 0x2000
-        self._traces = base + 0x20000
-        self._next_node, self._next_trace, self._next_block = self._nodes, self._traces, base + 0x30000
+        self._traces, self._room = base + room - 0x10000, room
+        self._next_node, self._next_trace, self._next_block = self._nodes, self._traces, base + room
         self._image = MemoryImage(self.pointer)
-        self._image.commit(base, 0x30000)
+        self._image.commit(base, room)
         self._committed: list[tuple[int, int]] = []
         self._inaccessible: list[tuple[int, int]] = []
 
@@ -97,8 +100,11 @@ class PageHeapBuilder:
         return at
 
     def block(self, size: int, *, state: str = "busy", trace: int = 0, thread: int = 0, backward: bool = False,
-              aligned: bool = True, fill: bytes = b"") -> int:  # fmt: skip
-        """Adds a block with pages of its own, `busy` or `freed`; what the program got."""
+              aligned: bool = True, fill: bytes = b"", is_in_dump: bool = True) -> int:  # fmt: skip
+        """Adds a block with pages of its own, `busy` or `freed`; what the program got.
+
+        `is_in_dump`: False for a busy block whose pages the dump lacks.
+        """
         rounded = -(-size // self.granule) * self.granule if aligned else size
         head = 0 if backward else self.information
         data_size = -(-(rounded + head) // PAGE) * PAGE
@@ -107,14 +113,15 @@ class PageHeapBuilder:
         data, guard = (virtual + PAGE, virtual) if backward else (virtual, virtual + data_size)
         user = data if backward else guard - rounded
         if state == "busy":
-            self._image.commit(data, data_size)
             self._committed.append((data, data_size))
+        if state == "busy" and is_in_dump:
+            self._image.commit(data, data_size)
             self._image.write(user, fill[:size])
             end = data + data_size
             self._image.write(user + size, b"\xd0" * (end - user - size))
             if not backward:
                 self._image.write(user - self.information, self._header("busy", size, data_size, trace))
-        else:
+        if state != "busy":
             self._inaccessible.append((data, data_size))
         self._inaccessible.append((guard, PAGE))
         node = self._next_node
@@ -211,7 +218,7 @@ class PageHeapBuilder:
 
     def _regions(self) -> list[Region]:
         base, kind = self.base, "MEM_PRIVATE"
-        out: list[Region] = [(base, 0x30000, "MEM_COMMIT", kind, 0x04, base)]
+        out: list[Region] = [(base, self._room, "MEM_COMMIT", kind, 0x04, base)]
         out += [(start, size, "MEM_COMMIT", kind, 0x04, base) for start, size in self._committed]
         out += [(start, size, "MEM_COMMIT", kind, 0x01, base) for start, size in self._inaccessible]
         rest = base + self.reserve - self._next_block
