@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
+from heapdump.analyses.graph import retained
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.retained import retained_of
 from heapdump.analyses.graph.roots import Area, RootKind, Roots
 from heapdump.analyses.graph.sweep import Edges
+from heapdump.kernels.dominators import dominators
 from heapdump.spans import Span
 
 pytestmark = pytest.mark.property
@@ -102,3 +106,30 @@ def test_a_long_list_needs_no_deep_stack():
     )
     tree = retained_of(graph)
     assert [tree.of(v) for v in (0, 1, count - 1)] == [(50_000, 5000), (49_990, 4999), (10, 1)]
+
+
+class Counted(list[int]):
+    """A list that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_lists_that_share_their_elements_take_few_steps():
+    """Two lists of n nodes, each node with the same element: nothing but the roots dominates an element."""
+    n = 2_000
+    edges = [(list_ * n + i, list_ * n + i + 1, False) for list_ in (0, 1) for i in range(n - 1)]
+    edges += [(list_ * n + i, 2 * n + i, False) for list_ in (0, 1) for i in range(n)]
+    graph, _, _ = graph_of(3 * n, sorted(edges), [(0, False), (n, False)], np.full(3 * n, 10, np.int64))
+    order, parent, is_root, (end, sources) = retained._in_order(graph)
+    out = Counted([0] * len(order))
+    semi, least = ([0] * len(order) for _ in range(2))
+    dominators(end.tolist(), sources.tolist(), is_root.tolist(), parent.tolist(), len(order), semi, least, out)
+    assert out.reads < 20 * len(order)
+    tree = retained_of(graph)
+    assert tree.dominator.tolist() == list(out)
+    assert [tree.dominator_of(2 * n + i) for i in (0, 1, n - 1)] == [None] * 3
+    assert [tree.dominator_of(i) for i in (0, 1, n - 1, n, n + 1)] == [None, 0, n - 2, None, n]
