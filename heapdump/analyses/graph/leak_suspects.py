@@ -21,6 +21,7 @@ from heapdump.analyses.graph.retained import Retained
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.structure import Structure, StructureKind, sample_of, structure_of
 from heapdump.blocks.stored_checks import require_types
+from heapdump.large_arrays import batches
 from heapdump.wording import plural, short_size
 
 _SUSPECT_SHARE = 0.1
@@ -124,18 +125,22 @@ class SuspectFinder:
     def _groups(self, single: NDArray[np.int64]) -> list[LeakSuspect]:
         """Groups of blocks that no block dominates, without the nodes `single`."""
         graph, tree = self.graph, self.tree
-        numbers = np.flatnonzero(tree.dominator == 0)[1:]
-        numbers = numbers[~np.isin(tree.order[numbers], single)]
+        numbers = np.flatnonzero(tree.dominator == 0)[1:].astype(np.int32)
+        numbers = numbers[~np.isin(numbers, [tree.number_of(node) for node in single.tolist()])]
         if len(numbers) < _LEAST_GROUPED:
             return []
-        by_row = numbers[np.argsort(graph.rows[tree.order[numbers]], kind="stable")]
-        rows = graph.rows[tree.order[by_row]]
+        rows = graph.rows[tree.order[numbers]]
+        order = np.argsort(rows, kind="stable").astype(np.int32)
+        numbers, rows = numbers[order], rows[order]
+        del order
         found = self.group(rows.astype(np.int64))
-        grouped = by_row[np.searchsorted(rows, found.rows)]
-        values, number = np.unique(found.values, return_inverse=True)
+        values = np.sort(np.array([one.group.value for one in found.groups], found.values.dtype))
         retained, blocks = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
-        np.add.at(retained, number, tree.bytes[grouped])
-        np.add.at(blocks, number, tree.blocks[grouped])
+        for part in batches(len(found.values)):
+            number = np.searchsorted(values, found.values[part])
+            grouped = numbers[np.searchsorted(rows, found.rows[part])]
+            np.add.at(retained, number, tree.bytes[grouped])
+            np.add.at(blocks, number, tree.blocks[grouped])
         sums = dict(zip(values.tolist(), zip(retained.tolist(), blocks.tolist(), strict=True), strict=True))
         out = []
         for one in found.groups:
