@@ -92,7 +92,7 @@ def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> U
     chosen = has_signature | (size >= 2 * header.size)
     if pre_vista:
         chosen = has_signature | _are_linked(context, user, _word(window, entry, user, 0))
-    area = entry + size - user  # below 0 where a damaged prefix says more header than the entry has
+    area = entry + size - user  # 0 where the header says that it is the whole entry
     return UserAreas(flagged, user, area, request, has_signature).of(chosen & (area > 0))
 
 

@@ -190,7 +190,7 @@ def count_places(entry_format: EntryFormat, entry: Words, size_bytes: Words, cod
     if entry_format.is_pre_vista:
         return np.where(code == _PRE_VISTA_LONG, in_last, -1), np.full(len(entry), _PRE_VISTA_LONG, np.int64)
     prefix = code & _COUNT_BITS
-    has_prefix = (code & _PREFIX) != 0
+    has_prefix = ((code & _PREFIX) != 0) & (prefix * granule < size_bytes)
     second = entry + prefix * granule + entry_format.word_offset
-    place = np.where(has_prefix, second, np.where(prefix == _LONG, in_last, -1))
+    place = np.where(has_prefix, second, np.where((code & (_PREFIX | _COUNT_BITS)) == _LONG, in_last, -1))
     return place, np.where(has_prefix, (1 + prefix) * granule, _LONG)

@@ -1,7 +1,8 @@
 """Findings about numbers of unused bytes that are impossible: in the second header, or at the end of the entry.
 
 The walk makes such a row a guess (`unused_bytes`). Both places are next to the requested bytes of the block: the second
-header directly before them, the last word behind them (docs/reference/heap-structures.md §2.3, §4.1).
+header directly before them, the last word behind them (docs/reference/heap-structures.md §2.3, §4.1). Where UnusedBytes
+names a front prefix that does not fit in the entry, that byte of the header itself is wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +47,13 @@ def unused_finding(context: HeapContext, entry: int, size: int, code: int) -> Fi
     """
     entry_format, space = context.entry_format, context.space
     prefix = code & _COUNT_BITS
-    if code & _PREFIX and not entry_format.is_pre_vista:
+    has_prefix = code & _PREFIX and not entry_format.is_pre_vista
+    if has_prefix and prefix * entry_format.granule >= size:
+        place, length = entry + entry_format.word_offset + _WORD_BYTES - 1, 1
+        found = space.try_read(place, length)
+        message = f"{context.name}: the entry header at {entry:#x} is damaged (unused bytes)"
+        kind, expected = "entry_header", "a front prefix that fits in its entry, or none"
+    elif has_prefix:
         place, length = entry + prefix * entry_format.granule + entry_format.word_offset, _WORD_BYTES
         found = space.try_read(place, length)
         user = place + length

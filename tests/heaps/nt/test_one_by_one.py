@@ -116,3 +116,6 @@ def test_a_front_prefix_that_does_not_fit_is_none(open_built, monkeypatch, inter
         (row,) = np.flatnonzero(table.entry == user - 16)
         block = table.block(int(row))
         assert (block.address, block.size, block.trust) == (user, 24, Trust.GUESS)
+        found = [one for one in snapshot.damage.findings if one.severity == "error"]
+        expected = [] if internal else [("entry_header", user - 1, 1)]  # blocks of the heap itself are not examined
+        assert [(one.kind, one.address, one.length) for one in found] == expected
