@@ -35,14 +35,14 @@ def code_digest(folder: Path, home: Path = Path(__file__).parent.parent) -> str:
 
 @cache
 def _states(home: Path) -> tuple[tuple[str, int, int], ...]:
-    """(path, bytes, time of the last change) of each file of heapdump; those of the first call in this process."""
+    """(path, bytes, time of the last change) of each source and table; those of the first call in this process."""
     found, folders = list[tuple[str, int, int]](), [str(home)]
     for folder in folders:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:  # a zip file cannot be listed
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders += [entry.path] * (entry.name != "__pycache__")
-                elif entry.name.endswith((".py", ".json")):
+        with contextlib.suppress(OSError):  # a folder that may not be listed, or a zip file
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            folders += [one.path for one in entries if one.is_dir(follow_symlinks=False) and one.name != "__pycache__"]
+            for entry in (one for one in entries if one.name.endswith((".py", ".json"))):
+                with contextlib.suppress(OSError):  # a link that leads nowhere
                     state = entry.stat()
                     found.append((entry.path, state.st_size, state.st_mtime_ns))
     return tuple(sorted(found))

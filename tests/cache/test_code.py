@@ -56,13 +56,14 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path):
     assert not list((folder / "code").iterdir())
 
 
-def test_a_folder_that_cannot_be_listed_is_passed_over(tmp_path: Path) -> None:
-    home = written(tmp_path / "1", 1_000, a="x")
-    first = code_digest(tmp_path / "cache", home)
+@needs_modes
+def test_what_cannot_be_read_is_passed_over_and_nothing_else(tmp_path: Path) -> None:
+    home = written(tmp_path / "1", 1_000, a="x", b="y")
+    first = code._states(home)
+    assert len(first) == 2
     (home / "__pycache__").mkdir()
     (home / "__pycache__" / "a.py").write_text("no source")
-    (home / "other").mkdir(mode=0)
-    code_digest.cache_clear()
+    (home / "part" / ".#a.py").symlink_to(home / "nowhere")
     code._states.cache_clear()
-    assert code_digest(tmp_path / "cache", home) == first
+    assert code._states(home) == first
     assert code_digest(tmp_path / "cache", tmp_path / "heapdump.zip")
