@@ -122,6 +122,16 @@ def test_what_would_make_a_request_fit_is_found_behind_what_is_listed(tmp_path, 
     assert page.count("it would fit") == 1 and "it would fit: the free run would be 800.1 MB" in page
 
 
+def test_of_allocations_that_make_room_together_the_one_that_is_enough_is_named(tmp_path):
+    made, at, megabyte = ProcessBuilder(arch="x86", build=7601), 0x4000000, 1 << 20
+    for free in (500, 25, 740, *[0] * 9):
+        made.region(at, KiB64)
+        at += KiB64 + free * megabyte
+    made.write(tmp_path / "a.dmp")
+    page = " ".join(run("gaps", tmp_path / "a.dmp", "--request", "760M")[1].split())
+    assert page.count("it would fit") == 1 and "it would fit: the free run would be 765.1 MB" in page
+
+
 @pytest.mark.parametrize(("aware", "gain"), [(False, 2 << 30), (True, 0)])
 def test_the_header_of_the_program_tells_what_large_addresses_would_gain(tmp_path, aware, gain):
     path = tmp_path / "a.dmp"

@@ -19,7 +19,7 @@ from heapdump.spans import Span
 
 _MOST_REFERRERS = 3
 _MAKING_ROOM = 3
-"""Dividers that are named because a request would fit without them."""
+"""The most dividers that are named because a request would fit without one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class AddressRequest:
     Attributes:
         bytes: its size.
         fitting: number of free runs that it fits in.
-        dividers: where it fits in none, the first three without which it would fit.
+        dividers: where it fits in none, at most three; without any one of them it would fit.
     """
 
     bytes: int

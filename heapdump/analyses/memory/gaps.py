@@ -9,6 +9,7 @@ they keep apart: the smaller of the two runs.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -69,22 +70,24 @@ class Gaps:
 
     def dividers(self, count: int) -> list[Divider]:
         """The `count` dividers that keep most free bytes apart, the most first; none lies inside an earlier one."""
-        return self._first(count, 0)
-
-    def making_room(self, request: int, count: int) -> list[Divider]:
-        """The first `count` of those without which a request of `request` bytes would fit."""
-        return self._first(count, request)
-
-    def _first(self, count: int, least_joined: int) -> list[Divider]:
-        """The first `count` dividers whose joined run has `least_joined` bytes or more."""
-        found = (one for one in (*self._single(), *self._clusters()) if one.joined.size >= least_joined)
         out: list[Divider] = []
-        for one in sorted(found, key=lambda one: (-one.apart_bytes, one.span)):
+        for one in sorted([*self._single(), *self._clusters()], key=_most_apart):
             if len(out) == count:
                 break
             if not any(other.span.covers(one.span) for other in out):
                 out.append(one)
         return out
+
+    def making_room(self, request: int, count: int) -> list[Divider]:
+        """The first `count` of those without which a request of `request` bytes would fit, each for itself.
+
+        Several allocations are left out where one of them is enough.
+        """
+        single = [one for one in self._single() if one.joined.size >= request]
+        starts = [one.span.start for one in single]
+        several = (one for one in self._clusters() if one.joined.size >= request)
+        needed = [one for one in several if bisect_left(starts, one.span.start) == bisect_left(starts, one.span.end)]
+        return sorted([*single, *needed], key=_most_apart)[:count]
 
     def _single(self) -> Iterator[Divider]:
         """Allocations with a free run on both sides."""
@@ -113,3 +116,7 @@ class Gaps:
     def fitting(self, request: int) -> int:
         """The number of free runs that have room for a request of `request` bytes."""
         return sum(run.size >= request for run in self._runs)
+
+
+def _most_apart(divider: Divider) -> tuple[int, Span]:
+    return -divider.apart_bytes, divider.span

@@ -89,7 +89,7 @@ def _free(report: AddressSpaceReport) -> Iterator[GapSentence]:
 
 
 def _dividers(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
-    """What keeps an eighth of the address space apart, or more free memory than the request needs."""
+    """What keeps an eighth of the address space apart; where a request does not fit, what would make it fit."""
     least = (report.limit.end or 1 << 47) // _GRAVE
     if report.request is not None and not report.request.fitting:
         for one in report.request.dividers:
