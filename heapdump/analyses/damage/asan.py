@@ -71,7 +71,7 @@ def asan_gaps(context: ReportContext) -> tuple[str, ...]:
     for one in found.reports:
         if one.is_cut:
             name = f"AddressSanitizer's report at {one.address:#x}"
-            gaps.append(f"{name}: only its first {len(one.text):,} characters were read, or are in the dump")
+            gaps.append(f"{name}: only its first {len(one.text):,} characters are known; it goes on behind them")
     if found.unread is not None:
         texts = f"further reports of AddressSanitizer or LeakSanitizer, such as the text at {found.unread:#x}"
         gaps.append(f"{texts}, were not read: there are too many")

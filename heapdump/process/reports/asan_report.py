@@ -136,11 +136,19 @@ def _text(process: Process, address: int) -> _Text:
     data = _read(space, start, end)
     text = data.partition(b"\0")[0]
     following = _NEXT.search(text, 1)
-    is_cut = len(text) == end - start and end < int(regions.end[i]) and following is None
+    is_cut = len(text) == end - start and following is None and _goes_on(process, end)
     text = text[: following.start()].rstrip(b"=\r\n") + b"\n" if following else text
     last = _END.search(text)
     report = text[: last.end() if last else None].decode("utf-8", "replace")
     return _Text(int(begin[1]) if begin else None, report, is_cut and last is None)
+
+
+def _goes_on(process: Process, end: int) -> bool:
+    """True where a text that ends at an address does so because the next byte is in a hole, or is not read."""
+    byte = process.space.try_read(end, 1)
+    if byte is not None:
+        return byte != b"\0"
+    return not process.regions.is_complete_map or process.regions.is_committed(end)
 
 
 def _read(space: AddressSpace, start: int, end: int) -> bytes:

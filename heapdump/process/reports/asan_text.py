@@ -87,8 +87,8 @@ class AsanReport:
     `bug`: AddressSanitizer's own word; `bad_address`: None where the report names none; `thread`: that it speaks of, ""
     not known. `region`: [start, end) of the block or global variable it speaks of; `located`: the sentence on it.
     `variable`: of a stack or global variable, "" for none. `frames`, `freed_by`, `allocated_by`: code addresses,
-    innermost first; empty where not printed. `leaks`: of LeakSanitizer. `is_cut`: True where the process holds more of
-    the text.
+    innermost first; empty where not printed. `leaks`: of LeakSanitizer. `is_cut`: True where the text goes on
+    behind what is read, or in memory that is not in the dump.
     """
 
     address: int

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump.analyses.damage.asan import asan_gaps
 from heapdump.snapshot import open_dump
 from tests.asking import ask
 from tests.builders import BuiltDump, ProcessBuilder
@@ -324,17 +325,30 @@ def test_reports_that_were_cut_or_left_out_are_said(tmp_path):
     path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
     for command in "check", "triage", "summary":
         said = ask(tmp_path / "index", [command, str(path)]).stderr
-        assert "AddressSanitizer's report at 0x28a7000" in said and "characters were read" in said
+        assert "AddressSanitizer's report at 0x28a7000" in said and "characters are known; it goes on" in said
         assert "such as the text at 0x28a7" in said and "there are too many" in said
 
 
-def test_a_report_that_a_hole_cuts_is_said_to_be_cut(tmp_path):
+@pytest.mark.parametrize(
+    ("region", "is_mapped", "end", "is_cut"),
+    [
+        (0x2000, True, b"x", True),
+        (0x1000, False, b"x", True),
+        (0x1000, True, b"x", False),
+        (0x2000, True, b"\0", False),
+    ],
+)
+def test_a_report_is_cut_where_the_dump_has_no_more_of_its_text(tmp_path, region, is_mapped, end, is_cut):
     heap = some_chunks()
     text = REPORT.format(bad=0x1008, size=8, start=0x1000).split("SUMMARY")[0].encode()
     process = ProcessBuilder(build=19041)
     process.thread(4)
-    process.region(0x28A70000000, 0x2000).memory(0x28A70000000, text.ljust(0x1000, b"x"))
+    process.region(0x28A70000000, region).memory(0x28A70000000, text.ljust(0x1000, end))
+    heap.add_to(process)
+    if not is_mapped:
+        process.dump.drop(16)
     path = tmp_path / "asan.dmp"
-    path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
-    said = ask(tmp_path / "index", ["check", str(path)]).stderr
-    assert "report at 0x28a70000" in said and "characters were read, or are in the dump" in said
+    path.write_bytes(poke(process.build(), *heap.patches()).data)
+    with open_dump(path, use_index=False) as snapshot:
+        assert [one.is_cut for one in snapshot.report_context.asan_reports.reports] == [is_cut]
+        assert len(asan_gaps(snapshot.report_context)) == is_cut
