@@ -27,7 +27,8 @@ Reader = Callable[[Columns, int], T]
 """(columns, number of nodes of the graph) → the answer; raises ValueError where the columns do not fit."""
 
 _UNUSABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError, MemoryError)
-"""The exceptions of a missing, damaged or forged file: a column may have any length that it takes no bytes for."""
+"""The exceptions of a missing, damaged or forged file. MemoryError: a column of equal numbers takes no bytes in its
+file, whatever its length."""
 
 
 @dataclass(frozen=True, slots=True)

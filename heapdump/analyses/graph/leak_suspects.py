@@ -33,7 +33,7 @@ _NEARLY_ALL = 0.8
 _MOST, _MOST_STEPS = 5, 20
 _SAMPLE = 1000
 _LEAST_GROUPED = 2
-"""Blocks that can be a suspect together."""
+"""The fewest blocks that can be a suspect together."""
 
 _UNINFORMATIVE = (
     ContentKind.ABSENT, ContentKind.EMPTY, ContentKind.ZEROS, ContentKind.FILL, ContentKind.MODULE_POINTER,
@@ -199,7 +199,7 @@ def from_record(record: dict[str, Any], nodes: int) -> tuple[LeakSuspect, ...]:
 
 
 def suspects_from(record: dict[str, Any]) -> tuple[LeakSuspect, ...]:
-    """Likewise, without a check of what they hold: their nodes are not indices of any graph.
+    """The suspects that `to_record` wrote. What they hold is not checked: their nodes are no indices of a graph.
 
     Raises:
         TypeError, LookupError, ValueError: it is not what `to_record` writes.
