@@ -18,6 +18,7 @@ from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.com_objects import are_com_objects
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.object_arrays import object_arrays
+from heapdump.analyses.types.vtable_names import VtableNames
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.control_blocks import control_block
 from heapdump.process.symbols.rtti import ClassName, class_of_virtual_base, class_of_vtable, offset_of_virtual_base
@@ -54,6 +55,7 @@ class ObjectLabels:
         self._process, self._view, self._data, self._labels = process, view, data, labels
         self._number_of_vtable: dict[int, int] = {}
         self._offset_of_virtual_base: dict[int, int] = {}
+        self._names = VtableNames(process, view)
         self._bare: set[int] = set()
 
     def numbers(self, pointers: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -133,5 +135,5 @@ class ObjectLabels:
             return self._labels.number(self._labels.vtables[vtable], Trust.DERIVED)
         if is_bare:
             self._bare.add(vtable)
-            return self._labels.number(f"vtable {self._process.where(vtable)}", Trust.GUESS)
+            return self._labels.number(*self._names.label(vtable))
         return ContentKind.MODULE_POINTER.number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from tests.analyses.types.test_block_types import ARCHES, BASE, Blocks, labels
-from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders import NtHeapBuilder, ProcessBuilder, clr_metadata
 from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke, without_stream
 
@@ -82,3 +84,23 @@ def test_one_class_in_two_heaps_is_one_group(open_built):
         )
         assert found.numbers.tolist() == [0, 0]
         assert [trust.value for trust in found.trusts] == ["guess"]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize(
+    ("exported", "label"),
+    [
+        ({"??_7Foo@ns@@6B@": TABLE}, "class ns::Foo (camera.dll)"),
+        ({"CreateFrame": CODE + 0x31}, f"vtable camera.dll+{TABLE:#x} (CreateFrame)"),
+        ({"CreateFrame": CODE + 0x30, "Other": TABLE - 8}, f"vtable camera.dll+{TABLE:#x}"),
+        ({"??_7": TABLE}, f"vtable camera.dll+{TABLE:#x}"),
+    ],
+)
+def test_exports_name_a_vtable_or_a_function_in_it(open_built, arch, exported, label):
+    base, table = BASE[arch], 0x5000
+    process, thing = with_table(arch, TABLE, [base + CODE, base + CODE + 0x31, base + CODE])
+    data = clr_metadata.exports(table, exported)
+    process.memory(base + table, data.ljust(0x1000, b"\0"))
+    directory = base + 0x98 + (112 if arch == "x64" else 96)
+    with open_built(poke(process.build(), (directory, struct.pack("<2I", table, len(data))))) as snapshot:
+        assert labels(snapshot, [thing]) == [label]
