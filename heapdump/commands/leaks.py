@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from heapdump.analyses.allocated.suppressions import Suppressions
     from heapdump.snapshot import Snapshot
 
-_GUESSED = "classes are those of type information or exports; other keys say what the first bytes look like: guesses"
+_GUESSED = (
+    "classes are those of type information or exports; all other keys say what the first bytes look like: guesses"
+)
 _DECLARED = (
     "types are those of type information, or follow from what PDBs declare of pointers, where sizes fit; all other "
     "keys say what the first bytes look like: guesses"

@@ -166,7 +166,7 @@ def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
     assert {g["trust"] for g in document["data"]} == {"exact", "guess"}
     shown = run(str(path))
     assert shown.exit_code == 0
-    assert "other keys say what the first bytes look like: guesses" in shown.stdout
+    assert "all other keys say what the first bytes look like: guesses" in shown.stdout
 
 
 def test_exports_hold_what_the_table_holds(traced, tmp_path):
