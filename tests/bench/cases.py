@@ -64,8 +64,9 @@ def _findings(output: str) -> int:
 
 
 def _kept(output: str) -> int:
-    """Findings of a heap with more of them than a walk keeps; the check may add some."""
-    return min(_findings(output), limits.MAX_FINDINGS)
+    """Findings of a heap with more of them than a walk keeps: as many as it keeps, and at most as many of the check."""
+    found = _findings(output)
+    return limits.MAX_FINDINGS if limits.MAX_FINDINGS <= found <= 2 * limits.MAX_FINDINGS else found
 
 
 def _held(output: str) -> int:
