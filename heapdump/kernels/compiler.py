@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +39,10 @@ class Dispatcher:
     def __init__(self, function: Callable[..., object], njit: Callable[..., Any] | None = None) -> None:
         """`njit`: numba's decorator; None imports numba for it."""
         translate: Any = njit or _numba().njit
-        self._plain = translate(nogil=True)(function)
+        self._plain = translate(nogil=True, pipeline_class=_pipeline())(function)
         self._call = self._plain
         with contextlib.suppress(RuntimeError):  # numba found no folder it may write its cache to
-            self._call = translate(nogil=True, cache=True)(function)
+            self._call = translate(nogil=True, cache=True, pipeline_class=_pipeline())(function)
 
     @property
     def is_kept(self) -> bool:
@@ -67,11 +68,12 @@ def machine_code(function: Callable[..., object], form: str) -> MachineCode:
         NotAlone: it cannot be called without numba.
     """
     core = _numba().core
-    compiler, types, cpu_target = core.compiler, core.types, core.registry.cpu_target
+    compiler, types, target = core.compiler, core.types, core.registry.cpu_target
     flags = compiler.Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True  # half of the time, and most of the code
+    kinds = tuple(numba_types(form))
     made = compiler.compile_extra(
-        cpu_target.typing_context, cpu_target.target_context, function, tuple(numba_types(form)), None, flags, {}
+        target.typing_context, target.target_context, function, kinds, None, flags, {}, pipeline_class=_pipeline()
     )
     library, described = made.library, made.fndesc
     result = described.restype
@@ -105,6 +107,41 @@ def numba_types(form: str) -> list[Any]:
         ),
         lambda kind, members: types.NamedTuple(members, kind),
     )
+
+
+@cache
+def _pipeline() -> Any:
+    """The class of numba's steps for a kernel: its default without those that change nothing in a kernel.
+
+    Left out: closures, inlining, literals, dead branches, array expressions, and SSA form, which LLVM makes anew. They
+    take 45 % of the time. Source: `DefaultPassBuilder` in numba/core/compiler.py, 0.60 to 0.68.
+    """
+    from numba.core import typed_passes, untyped_passes
+    from numba.core.compiler import CompilerBase
+    from numba.core.compiler_machinery import PassManager
+
+    steps = (
+        untyped_passes.TranslateByteCode,
+        untyped_passes.FixupArgs,
+        untyped_passes.IRProcessing,
+        untyped_passes.GenericRewrites,  # constant indexes
+        typed_passes.NopythonTypeInference,
+        typed_passes.IRLegalization,
+        typed_passes.NativeLowering,
+        typed_passes.NoPythonBackend,
+    )
+
+    class Kernel(CompilerBase):  # type: ignore[misc]  # the package has no types
+        """A kernel's pipeline."""
+
+        def define_pipelines(self) -> list[Any]:
+            manager = PassManager("kernel")
+            for step in steps:
+                manager.add_pass(step, step.__name__)
+            manager.finalize()
+            return [manager]
+
+    return Kernel
 
 
 def _numba() -> Any:
