@@ -131,11 +131,11 @@ def _pipeline() -> Any:
         typed_passes.NoPythonBackend,
     )
 
-    class Kernel(CompilerBase):  # type: ignore[misc]  # the package has no types
+    class Kernel(CompilerBase):
         """A kernel's pipeline."""
 
         def define_pipelines(self) -> list[Any]:
-            manager = PassManager("kernel")
+            manager: Any = PassManager("kernel")  # type: ignore[no-untyped-call]
             for step in steps:
                 manager.add_pass(step, step.__name__)
             manager.finalize()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,21 @@ import pytest
 
 from heapdump import kernels
 from heapdump.analyses.clusters import sample as clusters_sample
+from heapdump.analyses.graph import unreachable
 from heapdump.cli import run
 from heapdump.heaps.nt import entry_check, traces
 from heapdump.kernels import code_files, forms
+from tests.analyses.containers.framework_containers import FrameworkContainers
+from tests.analyses.containers.test_library_containers import EVERY
+from tests.analyses.types.test_block_types import ARCHES
 from tests.asking import opened_once
+from tests.builders import ProcessBuilder
+from tests.builders.dump_truth import BuiltDump
+from tests.builders.nt_heap_layout import HeapArch
+from tests.heaps.nt.plans import FIXED, Generation, heap_of
+from tests.patching import poke
+from tests.runtimes.java.test_java import built as built_java
+from tests.runtimes.java.test_java import some_objects
 from tests.samples import SAMPLES
 
 LIST = Path(kernels.__file__).with_name("forms.json")
@@ -114,6 +126,38 @@ def test_without_room_for_llvm_kernels_are_plain_python(folder: Path, monkeypatc
     assert not list(folder.iterdir())
 
 
+def containers(arch: HeapArch, is_debug: bool) -> BuiltDump:
+    """Containers of every kind; in a debug build, where places of blocks are kept in arrays."""
+    blocks = FrameworkContainers(arch, is_debug)
+    blocks.add(blocks.words(5) + blocks.ring(30) + blocks.tree(40) + blocks.words(1) + blocks.hash(20))
+    for make, _, _ in [] if is_debug else EVERY.values():
+        make(blocks)
+    return poke(ProcessBuilder(arch=arch, build=19041).heap(blocks.heap.build()).build(), *blocks.late)
+
+
+def filled() -> BuiltDump:
+    """A heap whose free blocks are filled."""
+    heap = heap_of(Generation("x86", 2600), FIXED[0])
+    heap.busy(100)
+    entry = heap.free(64)
+    heap.busy(100)
+    built = ProcessBuilder(arch="x86", build=2600).heap(heap.build()).build()
+    return poke(built, (entry + 5, b"\4"), (entry + 16, b"\xee\xfe" * 248))
+
+
+def many_dumps(folder: Path) -> Iterator[tuple[Path, dict[str, int]]]:
+    """The samples and others, and their places."""
+    for name, make in SAMPLES.items():
+        path = folder / f"{name}.dmp"
+        yield path, {"block": 0} | make(path)
+    more: dict[str, BuiltDump] = {f"{arch}-{is_debug}": containers(arch, is_debug) for arch in ARCHES for is_debug in (False, True)}
+    more |= {"java": built_java(some_objects()), "fill": filled()}
+    for name, built in more.items():
+        path = folder / f"{name}.dmp"
+        path.write_bytes(built.data)
+        yield path, {"block": 0}
+
+
 def met_forms(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> dict[str, set[str]]:
     """The forms that commands on the built dumps call kernels with, as if all dumps were large."""
     found: dict[str, set[str]] = {}
@@ -131,9 +175,9 @@ def met_forms(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     monkeypatch.setattr(kernels, "compiled", compiled)
     for module in (kernels, entry_check, traces, clusters_sample):
         monkeypatch.setattr(module, "WORTH_COMPILING", 0)
-    for name, make in SAMPLES.items():
-        dump = path / f"{name}.dmp"
-        places = {"block": 0} | make(dump)
+    for name, value in (("_LEAST_WIDE", 0), ("_WIDE_SHARE", 1 << 30)):  # else only graphs of some 65,000 nodes are wide
+        monkeypatch.setattr(unreachable, name, value)
+    for dump, places in many_dumps(path):
         with opened_once(dump, use_index=False):
             for command, *rest in COMMANDS:
                 run([command, str(dump), *(one.format(**places) for one in rest)])
@@ -153,3 +197,22 @@ def test_forms_that_commands_use_are_compiled_ahead(
     missing = {name: sorted(new) for name, forms_ in found.items() if (new := forms_ - set(known.get(name, [])))}
     assert not missing, "HEAPDUMP_WRITE_GOLDEN=1 pytest -m golden writes heapdump/kernels/forms.json"
     assert set(known) <= set(found), "kernels that are there no more"
+
+
+def test_every_kernel_that_is_run_is_compiled_ahead() -> None:
+    """Names that are handed to the functions of `kernels`; `take` is for heaps that overlap, which only damage makes."""
+    runners, package = ("run", "compiled", "compiled_if_worth"), Path(kernels.__file__).parent
+    wanted = set()
+    for path in package.parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in runners and call.args:
+                wanted.add(ast.unparse(call.args[0]).rpartition(".")[2])
+    defined = {
+        node.name: f"{path.stem}.{node.name}"
+        for path in package.glob("*.py")
+        for node in ast.parse(path.read_bytes()).body
+        if isinstance(node, ast.FunctionDef) and path.name != "__init__.py"
+    }
+    names = {defined[name] for name in wanted & set(defined)}
+    assert len(names) > 40
+    assert names - set(kernels.known_forms()) == {"pointer_map.take"}

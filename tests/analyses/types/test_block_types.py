@@ -22,7 +22,7 @@ from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
 
 BSTR, STRING, WSTRING, VECTOR = LIBRARY_KINDS
-ARCHES = ["x64", "x86"]
+ARCHES: list[HeapArch] = ["x64", "x86"]
 BASE = {"x64": 0x7FF700000000, "x86": 0x66000000}
 Make = Callable[["Blocks"], bytes]
 
