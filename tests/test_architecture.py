@@ -86,7 +86,7 @@ PACKAGES = {
     "rich": {"render/folding.py", "render/table.py"},
     "jinja2": {"render/report/__init__.py"},
     "squarify": {"render/report/squares.py"},
-    "numba": {"kernels/compiler.py"},
+    "numba": {"kernels/compiler.py", "kernels/pipeline.py"},
     "pefile": {"process/symbols/images.py"},
     "llvmlite": {"kernels/code_files.py"},
     "capstone": {"process/stacks/disassembly.py"},

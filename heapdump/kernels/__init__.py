@@ -3,7 +3,7 @@
 Each kernel is plain Python and runs as it is. `compiled` gives the same function translated by numba, which is used
 only where the work is worth it: the machine code is loaded from files in 0.03 s; compiling it the first time takes 0.7
 s and more. The number of blocks alone decides which of the two runs; tests hold their results equal. `forms` says how
-arguments reach machine code, `compiler` makes it, `code_files` keeps and loads it.
+arguments reach machine code, `compiler` makes it in the steps of `pipeline`, `code_files` keeps and loads it.
 
 - `row` defines a row of the block table.
 - Kernels that write rows: `nt_chain`, `nt_damage`, `vs_chain`, `lfh_blocks`.

@@ -1,10 +1,9 @@
-"""Makes machine code of kernels with numba. Only this file imports numba."""
+"""Makes machine code of kernels with numba. Only this file and `pipeline` import numba."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,11 +37,13 @@ class Dispatcher:
 
     def __init__(self, function: Callable[..., object], njit: Callable[..., Any] | None = None) -> None:
         """`njit`: numba's decorator; None imports numba for it."""
+        from heapdump.kernels.pipeline import KernelPipeline
+
         translate: Any = njit or _numba().njit
-        self._plain = translate(nogil=True, pipeline_class=_pipeline())(function)
+        self._plain = translate(nogil=True, pipeline_class=KernelPipeline)(function)
         self._call = self._plain
         with contextlib.suppress(RuntimeError):  # numba found no folder it may write its cache to
-            self._call = translate(nogil=True, cache=True, pipeline_class=_pipeline())(function)
+            self._call = translate(nogil=True, cache=True, pipeline_class=KernelPipeline)(function)
 
     @property
     def is_kept(self) -> bool:
@@ -67,13 +68,15 @@ def machine_code(function: Callable[..., object], form: str) -> MachineCode:
     Raises:
         NotAlone: it cannot be called without numba.
     """
+    from heapdump.kernels.pipeline import KernelPipeline
+
     core = _numba().core
     compiler, types, target = core.compiler, core.types, core.registry.cpu_target
     flags = compiler.Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True  # half of the time, and most of the code
     kinds = tuple(numba_types(form))
     made = compiler.compile_extra(
-        target.typing_context, target.target_context, function, kinds, None, flags, {}, pipeline_class=_pipeline()
+        target.typing_context, target.target_context, function, kinds, None, flags, {}, pipeline_class=KernelPipeline
     )
     library, described = made.library, made.fndesc
     result = described.restype
@@ -107,41 +110,6 @@ def numba_types(form: str) -> list[Any]:
         ),
         lambda kind, members: types.NamedTuple(members, kind),
     )
-
-
-@cache
-def _pipeline() -> Any:
-    """The class of numba's steps for a kernel: its default without those that change nothing in a kernel.
-
-    Left out: closures, inlining, literals, dead branches, array expressions, and SSA form, which LLVM makes anew. They
-    take 45 % of the time. Source: `DefaultPassBuilder` in numba/core/compiler.py, 0.60 to 0.68.
-    """
-    from numba.core import typed_passes, untyped_passes
-    from numba.core.compiler import CompilerBase
-    from numba.core.compiler_machinery import PassManager
-
-    steps = (
-        untyped_passes.TranslateByteCode,
-        untyped_passes.FixupArgs,
-        untyped_passes.IRProcessing,
-        untyped_passes.GenericRewrites,  # constant indexes
-        typed_passes.NopythonTypeInference,
-        typed_passes.IRLegalization,
-        typed_passes.NativeLowering,
-        typed_passes.NoPythonBackend,
-    )
-
-    class Kernel(CompilerBase):
-        """A kernel's pipeline."""
-
-        def define_pipelines(self) -> list[Any]:
-            manager: Any = PassManager("kernel")  # type: ignore[no-untyped-call]
-            for step in steps:
-                manager.add_pass(step, step.__name__)
-            manager.finalize()
-            return [manager]
-
-    return Kernel
 
 
 def _numba() -> Any:

@@ -118,7 +118,7 @@ def chain_modern(
             return count, k, at, SIZE, previous
         code = (word >> 56) & 0xFF
         busy = (word >> 16) & 1
-        unused, header, marks = code & _LOW_BITS, 1, tag
+        unused, header, trust = code & _LOW_BITS, 1, 0
         if busy == 0:
             unused = granule
         elif code & _PREFIX_BIT or unused == _TOO_LARGE:
@@ -134,13 +134,13 @@ def chain_modern(
                 unused = words[(at + size) * 2] if (at + size) * 2 < len(words) else granule * size
             least = granule * header - UNIT * word_index
             if not least <= unused <= granule * size:
-                unused, marks = least, tag | TRUST_GUESS
+                unused, trust = least, TRUST_GUESS
         internal = busy & ((word >> 19) & 1 | (code == _HEADER_CODE) | (code == _RUN_END_CODE))
         entry[count] = base + at * granule
         size8[count] = size * stride
         unused_bytes[count] = min(unused, granule * size)
         header8[count] = header * stride
-        tags[count] = marks | busy << BUSY_SHIFT | internal << INTERNAL_SHIFT | (word >> 8) & FLAGS_MASK
+        tags[count] = tag | trust | busy << BUSY_SHIFT | internal << INTERNAL_SHIFT | (word >> 8) & FLAGS_MASK
         count, at, previous = count + 1, at + size, size
         if code == _RUN_END_CODE and at != end:
             return count, k, at, RUN_END, previous

@@ -56,11 +56,14 @@ def follow_past_damage(
         if count == room or sound == reach.sound:
             return count, found, at, FULL, previous
         raw = words[at * stride + word_index]
-        word = raw ^ key
+        word, reason = raw ^ key, END
         size = word & 0xFFFF
-        is_spoilt = mask and (not raw & mask or ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF)
-        is_after = (word >> 32) & 0xFFFF == previous
-        reason = CHECKSUM if is_spoilt else PREVIOUS if not is_after else SIZE if not 0 < size <= end - at else END
+        if mask and (not raw & mask or ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF):
+            reason = CHECKSUM
+        elif (word >> 32) & 0xFFFF != previous:
+            reason = PREVIOUS
+        elif size == 0 or at + size > end:
+            reason = SIZE
         if reason == END:
             out[count] = at
             count, sound, at, previous = count + 1, sound + 1, at + size, size

@@ -18,6 +18,7 @@ from heapdump.analyses.graph import unreachable
 from heapdump.cli import run
 from heapdump.heaps.nt import entry_check, traces
 from heapdump.kernels import code_files, forms
+from heapdump.kernels.compiler import Dispatcher
 from tests.analyses.containers.framework_containers import FrameworkContainers
 from tests.analyses.containers.test_library_containers import EVERY
 from tests.analyses.types.test_block_types import ARCHES
@@ -49,6 +50,17 @@ def add(values: Any, pair: Pair, more: int) -> tuple[int, int]:
     for i in range(len(values)):
         total += values[i] + pair.first[i]
     return total, pair.second
+
+
+FEW, MANY = 3, 9
+
+
+def choose(values: Any) -> int:
+    found = FEW
+    for i in range(len(values)):
+        if values[i] > 100:
+            found = MANY
+    return found
 
 
 @pytest.fixture
@@ -117,6 +129,14 @@ def test_a_command_says_that_it_compiles(
     assert capfd.readouterr().err.count(kernels.COMPILING) == 1
     run(["heaps", str(dump), "--no-cache"])
     assert kernels.COMPILING not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("last", "expected"), [(100, FEW), (101, MANY)])
+def test_a_variable_may_get_several_constants_of_a_module(folder: Path, last: int, expected: int) -> None:
+    values = np.array([5, last], np.int64)
+    assert kernels._Compiled(choose)(values) == expected
+    assert len(list(folder.iterdir())) == 1
+    assert Dispatcher(choose)(values) == expected
 
 
 def test_without_room_for_llvm_kernels_are_plain_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
