@@ -29,7 +29,7 @@ ALLOWED = {
     "process": {"dump", "memory", "layouts", "spans", "trust"},
     "runtimes": {"process", "memory", "layouts", "kernels", "spans", "trust"},
     "blocks": {"spans", "errors", "trust", "kernels", "large_arrays"},
-    "kernels": set(),
+    "kernels": {"available_memory"},
     "heaps": {"memory_plan", "process", "memory", "layouts", "blocks", "kernels", "spans", "trust"},
     "analyses": {
         "large_arrays",

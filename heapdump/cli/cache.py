@@ -66,10 +66,10 @@ def _show(folder: str, left: tuple[Entry, ...], cleared: Cleared | None) -> None
 
 def _compile() -> tuple[int, int]:
     """Compiles the kernels; (already there, compiled now)."""
-    from heapdump import kernels
+    from heapdump.kernels import ahead
 
     try:
-        return kernels.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
+        return ahead.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
     except ImportError as error:
         raise WrongUsage(f"loops are compiled by numba, which is not installed: {error}") from error
 

@@ -128,6 +128,10 @@ def command(request: Request, **values: Any) -> int:
     if unreachable is not None and unreachable.lsan_compat and request.format != "table":
         raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
     suppressions = read_suppressions(options.suppressions)
+    if unreachable is not None:
+        from heapdump.kernels.ahead import OF_REACH, foresee
+
+        foresee(OF_REACH)
     with request.open() as snapshot:
         question = _question(request, snapshot, options)
         if unreachable is not None:

@@ -109,7 +109,9 @@ def command(request: Request, address: str | None, by: str | None, tree: bool, d
     heapdump retained crash.dmp 0x43500060
     """
     from heapdump.analyses.graph.unreachable_report import missing_evidence
+    from heapdump.kernels.ahead import OF_TREE, foresee
 
+    foresee(OF_TREE)
     if address is not None and by is not None:
         raise WrongUsage("--group-by groups all blocks, it does not go with an address")
     if by is not None and tree:

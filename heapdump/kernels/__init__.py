@@ -3,7 +3,8 @@
 Each kernel is plain Python and runs as it is. `compiled` gives the same function translated by numba, which is used
 only where the work is worth it: the machine code is loaded from files in 0.03 s; compiling it the first time takes 0.7
 s and more. The number of blocks alone decides which of the two runs; tests hold their results equal. `forms` says how
-arguments reach machine code, `compiler` makes it in the steps of `pipeline`, `code_files` keeps and loads it.
+arguments reach machine code, `compiler` makes it in the steps of `pipeline`, `code_files` keeps and loads it. `ahead`
+compiles kernels before they are needed, in processes of `helpers`.
 
 - `row` defines a row of the block table.
 - Kernels that write rows: `nt_chain`, `nt_damage`, `vs_chain`, `lfh_blocks`.
@@ -19,11 +20,9 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import threading
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from heapdump.kernels.forms import UnknownFormError, split
@@ -77,35 +76,6 @@ def _compiled(function: Callable[..., object]) -> Callable[..., object] | None:
 _LISTENERS: list[Callable[[str], None]] = []
 
 
-def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
-    """Compiles every kernel for the forms that commands call it with; (already there, compiled now).
-
-    Raises:
-        ImportError: numba is not installed.
-    """
-    from heapdump.kernels import code_files
-    from heapdump.kernels.compiler import machine_code
-
-    present = made = 0
-    for name, forms in known_forms().items():
-        module, _, function_name = name.rpartition(".")
-        function = getattr(importlib.import_module(f"{__name__}.{module}"), function_name)
-        for form in forms:
-            if code_files.read(function, form) is not None:
-                present += 1
-                continue
-            say(f"compiling {name}")
-            code_files.write(function, form, machine_code(function, form))
-            made += 1
-    return present, made
-
-
-def known_forms() -> dict[str, list[str]]:
-    """`module.function` of each kernel → the forms of arguments that commands call it with."""
-    found: dict[str, list[str]] = json.loads(Path(__file__).with_name("forms.json").read_text(encoding="ascii"))
-    return found
-
-
 def announce_compiling(say: Callable[[str], None]) -> None:
     """From now on `say` gets a line when functions are compiled, which happens once in an installation."""
     _LISTENERS[:] = [say]
@@ -136,7 +106,7 @@ class _Compiled:
 
     def code(self, form: str) -> Run | None:
         """The machine code for a form, compiled where it is not kept; None where it runs in numba alone."""
-        from heapdump.kernels import code_files
+        from heapdump.kernels import ahead, code_files
         from heapdump.kernels.compiler import NotAlone, machine_code
 
         if not code_files.is_possible():
@@ -147,8 +117,11 @@ class _Compiled:
                 if not code_files.has_room(NUMBA_BYTES):
                     return None
                 self._announce()
-                found = machine_code(self._function, form)
-                code_files.write(self._function, form, found)
+                if _LISTENERS:  # a library starts no processes
+                    found = ahead.from_helpers(self._function, form)
+                if found is None:
+                    found = machine_code(self._function, form)
+                    code_files.write(self._function, form, found)
             return code_files.loaded(found)
         except (NotAlone, ImportError, OSError, RuntimeError):
             return None

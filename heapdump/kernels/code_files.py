@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import json
 import mmap
 import os
@@ -118,7 +119,7 @@ def _text(module: str) -> bytes:
     Raises:
         OSError: there is no such file.
     """
-    file = sys.modules[module].__file__ if module in sys.modules else None
+    file = importlib.import_module(module).__file__
     if file is None:
         raise FileNotFoundError(module)
     return hashlib.sha256(Path(file).read_bytes()).digest()

@@ -96,6 +96,13 @@ def machine_code(function: Callable[..., object], form: str) -> MachineCode:
     return MachineCode(data, described.llvm_func_name, len(shape.args) - 2, results, str(library._final_module.triple))
 
 
+def warm_up() -> None:
+    """Loads what compiling needs, a third of a second, before the first function is known."""
+    target = _numba().core.registry.cpu_target
+    target.typing_context.refresh()
+    target.target_context.refresh()
+
+
 def numba_types(form: str) -> list[Any]:
     """Numba's types of the arguments of a form."""
     import numpy as np

@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from heapdump.kernels import compile_known
+from heapdump.kernels.ahead import compile_known
 from tests.fuzz.cases import Case, make_case
 from tests.samples import SAMPLES
 

@@ -17,7 +17,7 @@ from heapdump.analyses.clusters import sample as clusters_sample
 from heapdump.analyses.graph import unreachable
 from heapdump.cli import run
 from heapdump.heaps.nt import entry_check, traces
-from heapdump.kernels import code_files, forms
+from heapdump.kernels import ahead, code_files, forms
 from heapdump.kernels.compiler import Dispatcher
 from tests.analyses.containers.framework_containers import FrameworkContainers
 from tests.analyses.containers.test_library_containers import EVERY
@@ -38,6 +38,9 @@ COMMANDS = [
     ["leaks", "--unreachable"], *(["leaks", "--group-by", by] for by in ("stack", "type", "structure", "owner", "size")),
     ["retained", "--group-by", "owner"], ["leaks", "--unreachable", "--use-unaligned"], ["refs", "{block:#x}"],
 ]  # fmt: skip
+
+USUAL = ("service.dmp", "stacks.dmp", "growth.dmp", "x64-False.dmp")
+"""Dumps that call kernels as those of usual programs do: 64-bit, some with containers."""
 
 
 class Pair(NamedTuple):
@@ -170,7 +173,9 @@ def many_dumps(folder: Path) -> Iterator[tuple[Path, dict[str, int]]]:
     for name, make in SAMPLES.items():
         path = folder / f"{name}.dmp"
         yield path, {"block": 0} | make(path)
-    more: dict[str, BuiltDump] = {f"{arch}-{is_debug}": containers(arch, is_debug) for arch in ARCHES for is_debug in (False, True)}
+    more: dict[str, BuiltDump] = {
+        f"{arch}-{is_debug}": containers(arch, is_debug) for arch in ARCHES for is_debug in (False, True)
+    }
     more |= {"java": built_java(some_objects()), "fill": filled()}
     for name, built in more.items():
         path = folder / f"{name}.dmp"
@@ -178,16 +183,26 @@ def many_dumps(folder: Path) -> Iterator[tuple[Path, dict[str, int]]]:
         yield path, {"block": 0}
 
 
-def met_forms(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> dict[str, set[str]]:
-    """The forms that commands on the built dumps call kernels with, as if all dumps were large."""
-    found: dict[str, set[str]] = {}
+Forms = dict[str, set[str]]
+
+
+def met_forms(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> tuple[Forms, list[tuple[str, str]]]:
+    """The forms that commands on the built dumps call kernels with, as if all dumps were large; the usual ones."""
+    found: Forms = {}
+    usual: list[tuple[str, str]] = []
+    place = [""]
 
     def compiled(function: Callable[..., object]) -> Callable[..., object]:
         name = f"{function.__module__.removeprefix('heapdump.kernels.')}.{function.__name__}"
 
         def recorded(*arguments: object, **named: object) -> object:
             assert not named
-            found.setdefault(name, set()).add(forms.split(arguments)[0])
+            form = forms.split(arguments)[0]
+            found.setdefault(name, set()).add(form)
+            if place[0] in USUAL and "1Cu" not in form and (name, form) not in usual:
+                usual.append((name, form))
             return function(*map(kernels._plain, arguments))
 
         return recorded
@@ -198,25 +213,27 @@ def met_forms(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     for name, value in (("_LEAST_WIDE", 0), ("_WIDE_SHARE", 1 << 30)):  # else only graphs of some 65,000 nodes are wide
         monkeypatch.setattr(unreachable, name, value)
     for dump, places in many_dumps(path):
+        place[0] = dump.name
         with opened_once(dump, use_index=False):
             for command, *rest in COMMANDS:
                 run([command, str(dump), *(one.format(**places) for one in rest)])
         capfd.readouterr()
-    return found
+    return found, usual
 
 
 @pytest.mark.golden
 def test_forms_that_commands_use_are_compiled_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = met_forms(tmp_path, monkeypatch, capfd)
-    known = kernels.known_forms()
+    found, usual = met_forms(tmp_path, monkeypatch, capfd)
+    known = ahead.known_forms()
     if "HEAPDUMP_WRITE_GOLDEN" in os.environ:
         known = {name: sorted(found[name]) for name in sorted(found)}
-        LIST.write_text(json.dumps(known, indent=1) + "\n")
+        LIST.write_text(json.dumps({"all": known, "usual": usual}, indent=1) + "\n")
     missing = {name: sorted(new) for name, forms_ in found.items() if (new := forms_ - set(known.get(name, [])))}
     assert not missing, "HEAPDUMP_WRITE_GOLDEN=1 pytest -m golden writes heapdump/kernels/forms.json"
     assert set(known) <= set(found), "kernels that are there no more"
+    assert {tuple(one) for one in json.loads(LIST.read_text())["usual"]} == set(usual)
 
 
 def test_every_kernel_that_is_run_is_compiled_ahead() -> None:
@@ -235,4 +252,4 @@ def test_every_kernel_that_is_run_is_compiled_ahead() -> None:
     }
     names = {defined[name] for name in wanted & set(defined)}
     assert len(names) > 40
-    assert names - set(kernels.known_forms()) == {"pointer_map.take"}
+    assert names - set(ahead.known_forms()) == {"pointer_map.take"}

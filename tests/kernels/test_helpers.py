@@ -1,0 +1,120 @@
+"""Helpers: processes that compile kernels beside this one. Most tests give them a program of their own."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heapdump import kernels
+from heapdump.kernels import ahead, code_files, helpers
+from heapdump.kernels.helpers import Helpers, helpful_number
+
+JOBS = [("reach.flood", "a"), ("reach.flood", "b"), ("reach.trace", "c")]
+OBEDIENT = "import sys\nprint(flush=True)\nfor _ in sys.stdin: print(flush=True)"
+DEAD = ""
+DYING = "import sys\nprint(flush=True)\nsys.stdin.readline()"
+SLOW = "import sys, time\nprint(flush=True)\nfor _ in sys.stdin: time.sleep(0.5); print(flush=True)"
+
+
+def all_taken(found: Helpers) -> None:
+    """Waits until helpers have begun every job."""
+    with found._changed:
+        assert found._changed.wait_for(lambda: not found._waiting, timeout=30)
+
+
+@pytest.mark.parametrize("program", [OBEDIENT, SLOW])
+def test_helpers_take_every_job_and_are_waited_for(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(helpers, "_START", program)
+    found = Helpers(JOBS, 2)
+    all_taken(found)
+    assert found.claim(JOBS[2]) is None
+    assert JOBS[2] not in found._begun
+    found.finish()
+    assert not found._begun
+
+
+@pytest.mark.parametrize("program", [DEAD, DYING, "raise SystemExit(1)"])
+def test_a_helper_that_ends_leaves_the_jobs_to_the_caller(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(helpers, "_START", program)
+    found = Helpers(JOBS, 1)
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_serve)"):
+            thread.join(30)
+    left = list(iter(found.take, None))
+    assert left == (JOBS[1:] if program is DYING else JOBS)
+    assert found.claim(JOBS[0]) is None
+    found.finish()
+
+
+def test_the_caller_is_given_other_jobs_while_a_helper_has_the_one_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "_START", SLOW)
+    found = Helpers(JOBS, 1)
+    deadline = time.monotonic() + 30
+    while len(found._waiting) > 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert found.claim(JOBS[0]) == JOBS[1]
+    assert found.claim(JOBS[2]) is None
+
+
+def test_no_helper_without_a_python_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "_processors", lambda: 64)
+    assert 1 <= helpful_number(100) <= 7
+    assert helpful_number(3) == 0
+    monkeypatch.setattr(helpers, "_processors", lambda: 1)
+    assert helpful_number(100) == 0
+    monkeypatch.setattr(helpers, "_processors", lambda: 64)
+    monkeypatch.setattr(sys, "executable", "")
+    assert helpful_number(100) == 0
+
+
+def test_a_helper_compiles_what_it_reads(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba")
+    done = list[tuple[str, str]]()
+
+    def compile_form(name: str, form: str) -> None:
+        done.append((name, form))
+        raise RuntimeError("of one kernel, not of the others")
+
+    monkeypatch.setattr(ahead, "compile_form", compile_form)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('["a.b", "i"]\n["c.d", "i8:1C"]\n'))
+    helpers.serve()
+    assert done == [("a.b", "i"), ("c.d", "i8:1C")]
+    assert capfd.readouterr().out == "\n\n\n"
+
+
+def add(values: np.ndarray) -> int:
+    total = 0
+    for i in range(len(values)):
+        total += values[i]
+    return total
+
+
+@pytest.mark.parametrize("is_command", [True, False])
+@pytest.mark.parametrize("program", [OBEDIENT, DEAD])
+def test_helpers_are_started_for_a_command_alone_and_change_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_command: bool, program: str
+) -> None:
+    pytest.importorskip("numba")
+    if not code_files.is_possible():
+        pytest.skip("code from files was not tried on this system")
+    monkeypatch.setattr(code_files, "_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(helpers, "_START", program)
+    monkeypatch.setattr(helpers, "_processors", lambda: 2)
+    monkeypatch.setattr(kernels, "_LISTENERS", [lambda text: None] if is_command else [])
+    monkeypatch.setattr(ahead, "_HELPERS", [])
+    monkeypatch.setattr(ahead, "_FORESEEN", list(ahead.OF_REACH))
+    monkeypatch.setattr(ahead, "compile_form", lambda name, form: None)
+    assert kernels._Compiled(add)(np.arange(10)) == 45
+    assert len(ahead._HELPERS) == is_command
+
+
+def test_what_is_foreseen_is_usual_and_in_the_order_of_use() -> None:
+    for modules in (ahead.OF_REACH, ahead.OF_TREE):
+        names = [name.partition(".")[0] for name, _ in ahead.usual_jobs(modules)]
+        assert list(dict.fromkeys(names)) == list(modules)
