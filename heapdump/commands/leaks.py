@@ -120,6 +120,8 @@ def command(request: Request, **values: Any) -> int:
     heapdump leaks crash.dmp --export flame -o flame.html
     heapdump leaks crash.dmp --export pprof -o heap.pb.gz
     """
+    from heapdump.kernels.ahead import OF_REACH, OF_TREE, OF_TYPES, foresee
+
     check_options(values["export"], values["by"])
     if values["unreachable"] and values["lsan_compat"]:
         values = with_lsan_options(values, request.say)
@@ -128,10 +130,8 @@ def command(request: Request, **values: Any) -> int:
     if unreachable is not None and unreachable.lsan_compat and request.format != "table":
         raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
     suppressions = read_suppressions(options.suppressions)
-    if unreachable is not None:
-        from heapdump.kernels.ahead import OF_REACH, foresee
-
-        foresee(OF_REACH)
+    is_by_graph = values["by"] in (GroupKey.OWNER, GroupKey.OWNER_MODULE, GroupKey.STRUCTURE)
+    foresee(OF_REACH if unreachable is not None else OF_TREE if is_by_graph else OF_TYPES)
     with request.open() as snapshot:
         question = _question(request, snapshot, options)
         if unreachable is not None:

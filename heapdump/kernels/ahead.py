@@ -21,6 +21,9 @@ _GRAPH = ("pointer_map", "pointer_sweep")
 OF_REACH = (*_GRAPH, "reach", "block_starts", "grouping")
 """The modules of the kernels that tell which blocks can be reached, in the order of use."""
 
+OF_TYPES = ("block_starts", "grouping")
+"""Likewise of those that tell what blocks hold, by how they begin."""
+
 OF_TREE = (
     *_GRAPH, "dominators", "source_places", "counted_members", "container_flags", "container_members",
     "container_nodes", "size_classes", "word_classes", "block_starts", "grouping",
@@ -53,7 +56,7 @@ def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
 
 
 def foresee(modules: Sequence[str]) -> None:
-    """Says that the kernels of these modules will be needed; OF_REACH or OF_TREE."""
+    """Says that the kernels of these modules will be needed: OF_REACH, OF_TYPES or OF_TREE."""
     _FORESEEN[:] = modules
 
 
