@@ -65,7 +65,12 @@ def compiled_if_worth(function: Callable[Arguments, Result], blocks: int) -> Cal
 
 def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result] | None:
     """The function translated to machine code, releasing the GIL; None where numba is not installed."""
-    return cast("Callable[Arguments, Result] | None", _compiled(function))
+    with _FINDING:
+        return cast("Callable[Arguments, Result] | None", _compiled(function))
+
+
+_FINDING = threading.Lock()
+"""So that two threads get one `_Compiled` of a function, which compiles it once."""
 
 
 @cache
@@ -77,8 +82,16 @@ _LISTENERS: list[Callable[[str], None]] = []
 
 
 def announce_compiling(say: Callable[[str], None]) -> None:
-    """From now on `say` gets a line when functions are compiled, which happens once in an installation."""
+    """From now on `say` gets a line when functions are compiled, which happens once in an installation.
+
+    Until `forget_announcing`, other processes may help with it: see `ahead`.
+    """
     _LISTENERS[:] = [say]
+
+
+def forget_announcing() -> None:
+    """Ends what `announce_compiling` began."""
+    _LISTENERS.clear()
 
 
 class _Compiled:

@@ -1,7 +1,7 @@
 """Files of machine code: one for each kernel and form of its arguments (`forms`). Writes, reads and runs them.
 
-A file is valid for one text of the kernel and of `row`, one processor and one version of LLVM. Files lie beside the
-kernels, or in a folder of the user where that folder cannot be written. llvmlite loads a file in 0.04 s; importing
+A file is valid for one text of the kernel and of what makes it, one processor and one version of LLVM. Files lie beside
+the kernels, or in a folder of the user where that folder cannot be written. llvmlite loads a file in 0.04 s; importing
 numba takes 0.25 s.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import importlib
 import json
 import mmap
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -28,6 +28,7 @@ TRIED_ON = ("linux",)
 """`sys.platform` of the systems on which code from files was tested; on others numba runs the kernels."""
 
 _MAGIC = b"heapdump machine code 1\n"
+_MAKERS, _IMPORT = ("compiler", "pipeline", "row"), re.compile(rb"from heapdump\.kernels\.(\w+) import")
 _ROOM_BYTES = 64 << 20
 _OK = (0, -2)
 """Values of a successful call's status: numba's RETCODE_OK and RETCODE_NONE."""
@@ -88,6 +89,18 @@ def write(function: Callable[..., object], form: str, code: MachineCode) -> bool
     return False
 
 
+def can_be_written() -> bool:
+    """True where there is a folder for files."""
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, path = system.create_exclusively(folder)
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            return True
+    return False
+
+
 def _folders() -> tuple[Path, ...]:
     """The folders for files: beside the kernels, and one of the user unless other users can write to it."""
     beside = Path(__file__).parent / "__pycache__"
@@ -99,7 +112,7 @@ def _folders() -> tuple[Path, ...]:
 
 
 def _name(function: Callable[..., object], form: str) -> str:
-    inputs = (*_machine(), _text(function.__module__), _text("heapdump.kernels.row"), form)
+    inputs = (*_machine(), _texts(function.__module__), form)
     digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:24]
     return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{digest}.code"
 
@@ -113,16 +126,21 @@ def _machine() -> tuple[str, ...]:
 
 
 @cache
-def _text(module: str) -> bytes:
-    """The SHA-256 of a module's file.
+def _texts(module: str) -> bytes:
+    """The SHA-256 of the files on which a module's machine code depends: its own, the kernels it imports, `_MAKERS`.
 
     Raises:
         OSError: there is no such file.
     """
-    file = importlib.import_module(module).__file__
+    file = getattr(sys.modules[module], "__file__", None)
     if file is None:
         raise FileNotFoundError(module)
-    return hashlib.sha256(Path(file).read_bytes()).digest()
+    own, folder = Path(file).read_bytes(), Path(__file__).parent
+    imported = sorted({name.decode() for name in _IMPORT.findall(own)} | set(_MAKERS))
+    found = hashlib.sha256(own)
+    for name in imported:
+        found.update((folder / f"{name}.py").read_bytes())
+    return found.digest()
 
 
 _ENGINES: list[Any] = []

@@ -37,13 +37,11 @@ class Dispatcher:
 
     def __init__(self, function: Callable[..., object], njit: Callable[..., Any] | None = None) -> None:
         """`njit`: numba's decorator; None imports numba for it."""
-        from heapdump.kernels.pipeline import KernelPipeline
-
         translate: Any = njit or _numba().njit
-        self._plain = translate(nogil=True, pipeline_class=KernelPipeline)(function)
+        self._plain = translate(nogil=True, pipeline_class=_pipeline())(function)
         self._call = self._plain
         with contextlib.suppress(RuntimeError):  # numba found no folder it may write its cache to
-            self._call = translate(nogil=True, cache=True, pipeline_class=KernelPipeline)(function)
+            self._call = translate(nogil=True, cache=True, pipeline_class=_pipeline())(function)
 
     @property
     def is_kept(self) -> bool:
@@ -68,15 +66,18 @@ def machine_code(function: Callable[..., object], form: str) -> MachineCode:
     Raises:
         NotAlone: it cannot be called without numba.
     """
-    from heapdump.kernels.pipeline import KernelPipeline
+    with _lock():
+        return _machine_code(function, form)
 
+
+def _machine_code(function: Callable[..., object], form: str) -> MachineCode:
     core = _numba().core
     compiler, types, target = core.compiler, core.types, core.registry.cpu_target
     flags = compiler.Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True  # half of the time, and most of the code
     kinds = tuple(numba_types(form))
     made = compiler.compile_extra(
-        target.typing_context, target.target_context, function, kinds, None, flags, {}, pipeline_class=KernelPipeline
+        target.typing_context, target.target_context, function, kinds, None, flags, {}, pipeline_class=_pipeline()
     )
     library, described = made.library, made.fndesc
     result = described.restype
@@ -99,8 +100,9 @@ def machine_code(function: Callable[..., object], form: str) -> MachineCode:
 def warm_up() -> None:
     """Loads what compiling needs, a third of a second, before the first function is known."""
     target = _numba().core.registry.cpu_target
-    target.typing_context.refresh()
-    target.target_context.refresh()
+    with _lock():
+        target.typing_context.refresh()
+        target.target_context.refresh()
 
 
 def numba_types(form: str) -> list[Any]:
@@ -117,6 +119,22 @@ def numba_types(form: str) -> list[Any]:
         ),
         lambda kind, members: types.NamedTuple(members, kind),
     )
+
+
+def _lock() -> Any:
+    """The lock of numba, which takes it in each step; what it does between them is not for several threads either."""
+    from numba.core.compiler_lock import global_compiler_lock
+
+    return global_compiler_lock
+
+
+def _pipeline() -> Any:
+    """`KernelPipeline`; numba's own where a version of numba has other steps, which takes longer."""
+    try:
+        from heapdump.kernels.pipeline import KernelPipeline
+    except (ImportError, AttributeError):
+        return _numba().core.compiler.Compiler
+    return KernelPipeline
 
 
 def _numba() -> Any:

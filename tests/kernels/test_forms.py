@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,6 +145,55 @@ def test_a_variable_may_get_several_constants_of_a_module(folder: Path, last: in
     assert kernels._Compiled(choose)(values) == expected
     assert len(list(folder.iterdir())) == 1
     assert Dispatcher(choose)(values) == expected
+
+
+def test_threads_that_compile_at_the_same_time_do_not_disturb_each_other(folder: Path) -> None:
+    before = sys.getswitchinterval()
+    values, begin = np.arange(10, dtype=np.int64), threading.Barrier(3)
+
+    def call(function: Callable[..., object], *arguments: object) -> object:
+        begin.wait(30)
+        return kernels._Compiled(function)(*arguments)
+
+    try:
+        sys.setswitchinterval(1e-5)
+        with ThreadPoolExecutor(3) as pool:
+            waiting = [pool.submit(call, choose, values), pool.submit(call, add, values, Pair(values, 1), 0)]
+            waiting.append(pool.submit(call, add, values.astype(np.int32), Pair(values, 1), 0))
+            assert [one.result(60) for one in waiting] == [FEW, (90, 1), (90, 1)]
+    finally:
+        sys.setswitchinterval(before)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_threads_get_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    kernels._compiled.cache_clear()
+
+    def find(name: str) -> bool:
+        time.sleep(0.05)
+        return bool(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(kernels.compiled, [choose] * 4))
+    assert len(set(map(id, found))) == 1
+    kernels._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_numba_with_other_steps_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "heapdump.kernels.pipeline", None)
+    values = np.array([5, 101], np.int64)
+    assert kernels._Compiled(choose)(values) == MANY
+    assert Dispatcher(choose)(values) == MANY
+
+
+@pytest.mark.parametrize("changed", ["nt_damage", "nt_chain", "row", "pipeline", "compiler"])
+def test_code_is_made_again_after_a_change_to_what_it_depends_on(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    before, read = code_files._texts.__wrapped__("heapdump.kernels.nt_damage"), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b" " * (path.stem == changed))
+    assert code_files._texts.__wrapped__("heapdump.kernels.nt_damage") != before
 
 
 def test_without_room_for_llvm_kernels_are_plain_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

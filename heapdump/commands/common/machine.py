@@ -19,9 +19,12 @@ def prepared(say: Callable[[str], None]) -> Iterator[None]:
     require_memory()
     system.give_large_memory_back()
     from heapdump.cache.store import array_folder
-    from heapdump.kernels import announce_compiling
+    from heapdump.kernels import announce_compiling, forget_announcing
     from heapdump.memory_plan import planned
 
     announce_compiling(say)
-    with planned(say, array_folder):
-        yield
+    try:
+        with planned(say, array_folder):
+            yield
+    finally:
+        forget_announcing()
