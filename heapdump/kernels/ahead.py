@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,10 @@ OF_TREE = (
 """Likewise of those that tell what each block retains, and its type."""
 
 _FORESEEN: list[str] = []
-_HELPERS: list[Helpers] = []
+_HELPERS: dict[tuple[str, ...], Helpers] = {}
+"""What was foreseen → the helpers that were started for it."""
+
+_STARTING = threading.Lock()
 
 
 def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
@@ -44,15 +48,16 @@ def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
 
     jobs = [(name, form) for name, forms in known_forms().items() for form in forms]
     missing = [job for job in jobs if not _is_kept(*job)]
-    helpers = Helpers(missing, helpful_number(len(missing)))
+    helpers = Helpers(missing, helpful_number(len(missing)) if _can_be_kept() else 0)
     while (job := helpers.take()) is not None:
         say(f"compiling {job[0]}")
         compile_form(*job)
     helpers.finish()
-    for job in missing:
-        if not _is_kept(*job):
-            compile_form(*job)
-    return len(jobs) - len(missing), len(missing)
+    if _can_be_kept():
+        for job in missing:  # what helpers left
+            if not _is_kept(*job):
+                compile_form(*job)
+    return len(jobs) - len(missing), sum(_is_kept(*job) for job in missing)
 
 
 def foresee(modules: Sequence[str]) -> None:
@@ -66,18 +71,29 @@ def from_helpers(function: Callable[..., object], form: str) -> MachineCode | No
     The first call after `foresee` starts helpers for what is missing of the kernels that it named.
     """
     from heapdump.kernels import code_files
-    from heapdump.kernels.compiler import NotAlone
+
+    with _STARTING:
+        helpers = _helpers()
+    job = (f"{function.__module__.rpartition('.')[2]}.{function.__name__}", form)
+    while (other := helpers.claim(job)) is not None:
+        with contextlib.suppress(Exception):  # whoever needs it finds the same error
+            compile_form(*other)
+    return code_files.read(function, form)
+
+
+def _helpers() -> Helpers:
+    """The helpers for what is foreseen; none where their work cannot be kept, or is not listed (in a zip file)."""
     from heapdump.kernels.helpers import Helpers, helpful_number
 
-    if _FORESEEN and not _HELPERS:
-        missing = [job for job in usual_jobs(_FORESEEN) if not _is_kept(*job)]
-        _HELPERS.append(Helpers(missing, helpful_number(len(missing))))
-    job = (f"{function.__module__.rpartition('.')[2]}.{function.__name__}", form)
-    for helpers in _HELPERS:
-        while (other := helpers.claim(job)) is not None:
-            with contextlib.suppress(NotAlone):
-                compile_form(*other)
-    return code_files.read(function, form)
+    foreseen = tuple(_FORESEEN)
+    if foreseen not in _HELPERS:
+        missing: list[Job] = []
+        with contextlib.suppress(OSError):
+            if foreseen and _can_be_kept():
+                missing = [job for job in usual_jobs(foreseen) if not _is_kept(*job)]
+        number = helpful_number(len(missing))
+        _HELPERS[foreseen] = Helpers(missing if number else (), number)
+    return _HELPERS[foreseen]
 
 
 def compile_form(name: str, form: str) -> None:
@@ -113,6 +129,12 @@ def _kernel(name: str) -> Callable[..., object]:
     module, _, function = name.rpartition(".")
     found: Callable[..., object] = getattr(importlib.import_module(f"heapdump.kernels.{module}"), function)
     return found
+
+
+def _can_be_kept() -> bool:
+    from heapdump.kernels import code_files
+
+    return code_files.can_be_written()
 
 
 def _is_kept(name: str, form: str) -> bool:

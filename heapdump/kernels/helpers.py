@@ -13,41 +13,64 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from heapdump.available_memory import available_memory
 
 Job = tuple[str, str]
 """`module.function` of a kernel, and the form of its arguments."""
 
-_MOST, _JOBS_EACH = 7, 4
+_MOST, _JOBS_EACH, _PATIENCE_SECONDS = 7, 4, 10
 _BYTES = 320 << 20
 """Memory that one helper may need, with room to spare: 0.2 GB were measured."""
 
+_LOAD, _GROUP = Path("/proc/loadavg"), Path("/sys/fs/cgroup")
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from heapdump.kernels.helpers import serve; serve()"
 
 
 def helpful_number(jobs: int) -> int:
-    """The number of helpers that so many jobs are worth on this machine; 0 where it has one processor."""
+    """The number of helpers that so many jobs are worth on this machine now; 0 where no processor is idle."""
     if not sys.executable or getattr(sys, "frozen", False):  # a program of its own that holds Python
         return 0
     memory = available_memory()
-    room = _MOST if memory is None else memory.bytes // (2 * _BYTES)
-    return max(0, min(_MOST, _processors() - 1, room, jobs // _JOBS_EACH))
+    room = _MOST if memory is None else memory.bytes // (3 * _BYTES)
+    return max(0, min(_MOST, _idle_processors(), room, jobs // _JOBS_EACH))
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _idle_processors() -> int:
+    """Processors that no thread uses at this moment: on a busy machine helpers would only be waited for."""
+    if not hasattr(os, "sched_getaffinity"):
+        return (os.cpu_count() or 1) - 1
+    running = 1
+    with contextlib.suppress(OSError, ValueError, IndexError):  # proc(5): "0.20 0.18 0.12 running/threads last"
+        running = int(_LOAD.read_text().split()[3].partition("/")[0])
+    return min(len(os.sched_getaffinity(0)) - running, _allowed_processors() - 1)
+
+
+def _allowed_processors() -> int:
+    """Processors that the control group of a container allows, whose files are those of the root there.
+
+    Source: the kernel's cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst.
+    """
+    old = _GROUP / "cpu"
+    for files in ((_GROUP / "cpu.max",), (old / "cpu.cfs_quota_us", old / "cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = " ".join(file.read_text() for file in files).split()
+            if quota not in ("max", "-1"):
+                return max(1, int(quota) // int(period))
+    return 1 + _MOST
 
 
 class Helpers:
     """Jobs, and helpers that take them in their order until none is left or this process ends."""
 
     def __init__(self, jobs: Sequence[Job], count: int) -> None:
-        """Starts `count` helpers."""
+        """Starts `count` helpers, or as many as the system lets start."""
         self._waiting, self._begun = list(jobs), set[Job]()
         self._changed = threading.Condition()  # of an RLock: `take` inside `_begin`
-        for _ in range(count):
-            threading.Thread(target=self._serve, daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no more threads
+            for _ in range(count):
+                threading.Thread(target=self._serve, daemon=True).start()
 
     def take(self) -> Job | None:
         """The next job that nobody has begun, for the caller to do; None where none is left."""
@@ -57,21 +80,21 @@ class Helpers:
     def claim(self, job: Job) -> Job | None:
         """Keeps a job from the helpers: None. Where one has begun it, another job for the caller to do meanwhile.
 
-        None, too, where a helper that has begun it is waited for, because no other job is left.
+        None, too, where no other job is left: after the helper is done, or has taken far too long.
         """
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
             elif job in self._begun and self._waiting:
                 return self.take()
-            self._changed.wait_for(lambda: job not in self._begun)
+            self._changed.wait_for(lambda: job not in self._begun, _PATIENCE_SECONDS)
             return None
 
     def finish(self) -> None:
-        """Waits for the jobs that helpers have begun, and gives them no more."""
+        """Gives helpers no more jobs, and waits for those that they have begun; not for ever."""
         with self._changed:
             self._waiting.clear()
-            self._changed.wait_for(lambda: not self._begun)
+            self._changed.wait_for(lambda: not self._begun, _PATIENCE_SECONDS)
 
     def _serve(self) -> None:
         """Gives jobs to one helper. A helper that fails leaves its job to whoever claims it."""
@@ -100,10 +123,12 @@ class Helpers:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    """A new helper. It imports what this process would import, nothing from the current folder or the environment."""
-    paths = json.dumps([path for path in sys.path if path])
+    """A new helper. It imports from where this process imports, and writes byte code only where this one does."""
+    paths = json.dumps([path for path in sys.path if isinstance(path, str) and path])
+    options = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
+    options += ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, paths],
+        [sys.executable, *options, "-c", _START, paths],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 

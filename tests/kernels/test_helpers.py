@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from heapdump import kernels
+from heapdump.available_memory import Available
 from heapdump.kernels import ahead, code_files, helpers
 from heapdump.kernels.helpers import Helpers, helpful_number
 
@@ -62,13 +65,61 @@ def test_the_caller_is_given_other_jobs_while_a_helper_has_the_one_it_needs(monk
     assert found.claim(JOBS[2]) is None
 
 
-def test_no_helper_without_a_python_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "_processors", lambda: 64)
-    assert 1 <= helpful_number(100) <= 7
-    assert helpful_number(3) == 0
-    monkeypatch.setattr(helpers, "_processors", lambda: 1)
+@pytest.mark.parametrize(
+    ("processors", "load", "jobs", "expected"),
+    [
+        (64, "0.20 0.18 0.12 1/900 4711", 100, 7),
+        (64, "0.20 0.18 0.12 1/900 4711", 3, 0),
+        (4, "0.20 0.18 0.12 1/900 4711", 100, 3),
+        (4, "0.20 0.18 0.12 3/900 4711", 100, 1),
+        (4, "0.20 0.18 0.12 30/900 4711", 100, 0),
+        (4, "nothing that is known", 100, 3),
+        (1, "0.20 0.18 0.12 1/900 4711", 100, 0),
+    ],
+)
+def test_helpers_use_idle_processors_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, load: str, jobs: int, expected: int
+) -> None:
+    (tmp_path / "loadavg").write_text(load)
+    monkeypatch.setattr(helpers, "_LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)), raising=False)
+    monkeypatch.setattr(helpers, "_GROUP", tmp_path)
+    monkeypatch.setattr(helpers, "available_memory", lambda: None)
+    assert helpful_number(jobs) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "max 100000"}, 7),
+        ({"cpu.max": "250000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 0),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 7),
+        ({"cpu.max": "nothing known"}, 7),
+    ],
+)
+def test_a_container_gets_as_many_helpers_as_it_may_use_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(helpers, "_GROUP", tmp_path)
+    monkeypatch.setattr(helpers, "_LOAD", tmp_path / "none")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    monkeypatch.setattr(helpers, "available_memory", lambda: None)
+    assert helpful_number(100) == expected
+
+
+def test_no_helper_where_memory_is_short_or_no_python_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "_idle_processors", lambda: 64)
+    monkeypatch.setattr(helpers, "available_memory", lambda: Available(1 << 30, "a limit"))
+    assert helpful_number(100) == 1
+    monkeypatch.setattr(helpers, "available_memory", lambda: Available(1 << 28, "a limit"))
     assert helpful_number(100) == 0
-    monkeypatch.setattr(helpers, "_processors", lambda: 64)
+    monkeypatch.setattr(helpers, "available_memory", lambda: None)
+    assert helpful_number(100) == 7
     monkeypatch.setattr(sys, "executable", "")
     assert helpful_number(100) == 0
 
@@ -105,13 +156,45 @@ def test_helpers_are_started_for_a_command_alone_and_change_no_answer(
         pytest.skip("code from files was not tried on this system")
     monkeypatch.setattr(code_files, "_folders", lambda: (tmp_path,))
     monkeypatch.setattr(helpers, "_START", program)
-    monkeypatch.setattr(helpers, "_processors", lambda: 2)
+    monkeypatch.setattr(helpers, "_idle_processors", lambda: 1)
     monkeypatch.setattr(kernels, "_LISTENERS", [lambda text: None] if is_command else [])
-    monkeypatch.setattr(ahead, "_HELPERS", [])
+    monkeypatch.setattr(ahead, "_HELPERS", {})
     monkeypatch.setattr(ahead, "_FORESEEN", list(ahead.OF_REACH))
     monkeypatch.setattr(ahead, "compile_form", lambda name, form: None)
+    begun, start = list[subprocess.Popen[bytes]](), helpers._started
+
+    def started() -> subprocess.Popen[bytes]:
+        begun.append(start())
+        return begun[-1]
+
+    monkeypatch.setattr(helpers, "_started", started)
     assert kernels._Compiled(add)(np.arange(10)) == 45
-    assert len(ahead._HELPERS) == is_command
+    for _ in range(100 * is_command):
+        time.sleep(0 if begun else 0.1)
+    assert len(begun) == is_command
+    for one in begun:
+        one.wait(30)
+    assert ahead._can_be_kept()
+
+
+@pytest.mark.parametrize("foreseen", [(), ahead.OF_REACH])
+def test_no_helper_whose_work_is_lost_or_not_known(monkeypatch: pytest.MonkeyPatch, foreseen: tuple[str, ...]) -> None:
+    monkeypatch.setattr(code_files, "_folders", lambda: (Path("/proc/none"),))
+    monkeypatch.setattr(helpers, "_idle_processors", lambda: 4)
+    monkeypatch.setattr(ahead, "_HELPERS", {})
+    monkeypatch.setattr(ahead, "_FORESEEN", list(foreseen))
+    monkeypatch.setattr(helpers, "_started", lambda: pytest.fail("started"))
+    assert ahead.from_helpers(add, "i8:1C") is None
+
+
+def test_a_helper_that_hangs_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helpers, "_START", "import sys, time\nprint(flush=True)\nsys.stdin.readline(); time.sleep(60)")
+    monkeypatch.setattr(helpers, "_PATIENCE_SECONDS", 0.1)
+    found = Helpers(JOBS[:1], 1)
+    all_taken(found)
+    assert found.claim(JOBS[0]) is None
+    found.finish()
+    assert found._begun == {JOBS[0]}
 
 
 def test_what_is_foreseen_is_usual_and_in_the_order_of_use() -> None:
