@@ -86,6 +86,10 @@ class _Pen:
     def wrapped(self, lines: Lines, width: int) -> Iterator[str]:
         """The lines folded at words; continuations are indented by two more columns."""
         for pieces in lines.lines:
+            plain = "".join([printable(text) for text, _ in pieces])
+            if not self._color and cell_len(plain) <= width:  # as below, in a tenth of the time
+                yield plain.rstrip() + "\n"
+                continue
             for line in self._folded(pieces, width):
                 line.rstrip()
                 yield self._styled(line) + "\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,18 @@ def test_folded_lines_hold_every_word_once_and_hang_two_columns_in(words, width,
     assert " ".join([first, *rest]).split() == words
     assert all(len(line) <= max(width, 20 + indent + 2) and line == line.rstrip() for line in (first, *rest))
     assert all(len(line) - len(line.lstrip()) == indent + 2 for line in rest)
+
+
+PIECES = st.sampled_from(
+    ["", " ", "12 MB", "of 3 bytes", "\t", "データ", "\x1b[31m", "\ue000", "C:\\a b\\c.dll", "heapdump heaps"]
+)
+
+
+@given(st.lists(st.tuples(PIECES, st.sampled_from(["", "bold", "command"])), max_size=5), st.integers(8, 90))
+def test_a_line_reads_the_same_with_and_without_colours(pieces, width):
+    plain = "".join(draw([Lines([pieces])], color=False, width=width, explain=False))
+    coloured = "".join(draw([Lines([pieces])], color=True, width=width, explain=False))
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured).split("\n") == plain.split("\n")
 
 
 def test_a_space_behind_a_full_line_is_not_put_before_the_next_one():

@@ -12,8 +12,10 @@ from heapdump.trust import SIZE_IS_A_GUESS, Trust
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from heapdump.analyses.damage.evidence import DamageEvidence
     from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.analyses.damage.incidents import Incident
+    from heapdump.blocks.findings import Finding
     from heapdump.blocks.table import Block
     from heapdump.process.symbols.namer import Frame
     from heapdump.render import asan
@@ -57,7 +59,7 @@ class IncidentReporter:
             is_decided=leading.culprit is not None,
             alike=leading.alike,
             alike_stack=leading.alike_stack,
-            memory=None if finding.is_report else self._memory(incident),
+            memory=None if finding.is_report else self._memory(finding, evidence),
             place=self._place(incident, noted),
             text=leading.report.text if leading.report is not None else (),
             is_code=self._is_code(incident),
@@ -98,11 +100,10 @@ class IncidentReporter:
         named = [str(frame) for frame in frames]
         return MemoryRegion(block.address, block.size, block.entry, block.end, words, verb, named)
 
-    def _memory(self, incident: Incident) -> asan.MemoryView:
+    def _memory(self, finding: Finding, evidence: DamageEvidence) -> asan.MemoryView:
         from heapdump.analyses.damage.memory_rows import LEGEND, memory_rows
         from heapdump.render.asan import MemoryView
 
-        finding, evidence = incident.leading.finding, incident.leading.evidence
         rows = memory_rows(self._snapshot.walk.table, finding.address, finding.length)
         cells = [(row.address, row.cells, row.is_hit) for row in rows]
         return MemoryView(evidence.start, evidence.data, cells, LEGEND)
