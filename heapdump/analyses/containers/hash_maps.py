@@ -18,7 +18,8 @@ from heapdump.kernels import counted_members
 _STEP = 4
 """The number of buckets is a multiple of it."""
 
-_UPPER_BITS = 0x80808080
+_UPPER_BITS = (7, 15, 23, 31)
+"""Of four control bytes; set in those of empty and deleted buckets."""
 
 
 def prove_hash_maps(candidates: Candidates) -> ContainerTable:
@@ -30,7 +31,7 @@ def prove_hash_maps(candidates: Candidates) -> ContainerTable:
     of = np.repeat(np.arange(len(found)), steps)
     number = np.arange(len(of)) - np.repeat(np.cumsum(steps) - steps, steps)
     value = found.value(control[of] + _STEP * number, _STEP)
-    full = np.bitwise_count(~value & _UPPER_BITS)
+    full = sum(~value >> bit & 1 for bit in _UPPER_BITS)
     good = np.bincount(of, full, minlength=len(found)) == found.used
     element = (control - found.start) // np.maximum(found.held, 1)
     good &= (element > 0) & (control - found.start - element * found.held < 2 * found.width)
