@@ -27,8 +27,22 @@ SLOW = "import sys, time\nprint(flush=True)\nfor _ in sys.stdin: time.sleep(0.5)
 
 def all_taken(found: Helpers) -> None:
     """Waits until helpers have begun every job."""
-    with found._changed:
-        assert found._changed.wait_for(lambda: not found._waiting, timeout=30)
+    deadline = time.monotonic() + 30
+    while found._waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not found._waiting
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The helpers that are started from now on."""
+    begun, start = list[subprocess.Popen[bytes]](), helpers._started
+
+    def started() -> subprocess.Popen[bytes]:
+        begun.append(start())
+        return begun[-1]
+
+    monkeypatch.setattr(helpers, "_started", started)
+    return begun
 
 
 @pytest.mark.parametrize("program", [OBEDIENT, SLOW])
@@ -45,10 +59,10 @@ def test_helpers_take_every_job_and_are_waited_for(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("program", [DEAD, DYING, "raise SystemExit(1)"])
 def test_a_helper_that_ends_leaves_the_jobs_to_the_caller(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(helpers, "_START", program)
+    others = threading.enumerate()
     found = Helpers(JOBS, 1)
-    for thread in threading.enumerate():
-        if thread.name.endswith("(_serve)"):
-            thread.join(30)
+    for thread in set(threading.enumerate()) - set(others):
+        thread.join(30)
     left = list(iter(found.take, None))
     assert left == (JOBS[1:] if program is DYING else JOBS)
     assert found.claim(JOBS[0]) is None
@@ -157,17 +171,12 @@ def test_helpers_are_started_for_a_command_alone_and_change_no_answer(
     monkeypatch.setattr(code_files, "_folders", lambda: (tmp_path,))
     monkeypatch.setattr(helpers, "_START", program)
     monkeypatch.setattr(helpers, "_idle_processors", lambda: 1)
+    monkeypatch.setattr(helpers, "available_memory", lambda: None)
     monkeypatch.setattr(kernels, "_LISTENERS", [lambda text: None] if is_command else [])
     monkeypatch.setattr(ahead, "_HELPERS", {})
     monkeypatch.setattr(ahead, "_FORESEEN", list(ahead.OF_REACH))
     monkeypatch.setattr(ahead, "compile_form", lambda name, form: None)
-    begun, start = list[subprocess.Popen[bytes]](), helpers._started
-
-    def started() -> subprocess.Popen[bytes]:
-        begun.append(start())
-        return begun[-1]
-
-    monkeypatch.setattr(helpers, "_started", started)
+    begun = recorded(monkeypatch)
     assert kernels._Compiled(add)(np.arange(10)) == 45
     for _ in range(100 * is_command):
         time.sleep(0 if begun else 0.1)
@@ -190,11 +199,13 @@ def test_no_helper_whose_work_is_lost_or_not_known(monkeypatch: pytest.MonkeyPat
 def test_a_helper_that_hangs_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers, "_START", "import sys, time\nprint(flush=True)\nsys.stdin.readline(); time.sleep(60)")
     monkeypatch.setattr(helpers, "_PATIENCE_SECONDS", 0.1)
+    begun = recorded(monkeypatch)
     found = Helpers(JOBS[:1], 1)
     all_taken(found)
     assert found.claim(JOBS[0]) is None
     found.finish()
     assert found._begun == {JOBS[0]}
+    begun[0].kill()
 
 
 def test_what_is_foreseen_is_usual_and_in_the_order_of_use() -> None:
