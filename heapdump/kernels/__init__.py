@@ -4,7 +4,7 @@ Each kernel is plain Python and runs as it is. `compiled` gives the same functio
 only where the work is worth it: the machine code is loaded from files in 0.03 s; compiling it the first time takes 0.7
 s and more. The number of blocks alone decides which of the two runs; tests hold their results equal. `forms` says how
 arguments reach machine code, `compiler` makes it in the steps of `pipeline`, `code_files` keeps and loads it. `ahead`
-compiles kernels before they are needed, in processes of `helpers`.
+compiles kernels before they are needed, in `compiler_processes`.
 
 - `row` defines a row of the block table.
 - Kernels that write rows: `nt_chain`, `nt_damage`, `vs_chain`, `lfh_blocks`.
@@ -131,7 +131,7 @@ class _Compiled:
                     return None
                 self._announce()
                 if _LISTENERS:  # a library starts no processes
-                    found = ahead.from_helpers(self._function, form)
+                    found = ahead.from_processes(self._function, form)
                 if found is None:
                     found = machine_code(self._function, form)
                     code_files.write(self._function, form, found)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from heapdump.kernels.compiler import MachineCode
-    from heapdump.kernels.helpers import Helpers, Job
+    from heapdump.kernels.compiler_processes import CompilerProcesses, Job
 
 _GRAPH = ("pointer_map", "pointer_sweep")
 OF_REACH = (*_GRAPH, "reach", "block_starts", "grouping")
@@ -32,8 +32,8 @@ OF_TREE = (
 """Likewise of those that tell what each block retains, and its type."""
 
 _FORESEEN: list[str] = []
-_HELPERS: dict[tuple[str, ...], Helpers] = {}
-"""What was foreseen → the helpers that were started for it."""
+_PROCESSES: dict[tuple[str, ...], CompilerProcesses] = {}
+"""What was foreseen → the processes that were started for it."""
 
 _STARTING = threading.Lock()
 
@@ -44,17 +44,17 @@ def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
     Raises:
         ImportError: numba is not installed.
     """
-    from heapdump.kernels.helpers import Helpers, helpful_number
+    from heapdump.kernels.compiler_processes import CompilerProcesses, worthwhile_number
 
     jobs = [(name, form) for name, forms in known_forms().items() for form in forms]
     missing = [job for job in jobs if not _is_kept(*job)]
-    helpers = Helpers(missing, helpful_number(len(missing)) if _can_be_kept() else 0)
-    while (job := helpers.take()) is not None:
+    processes = CompilerProcesses(missing, worthwhile_number(len(missing)) if _can_be_kept() else 0)
+    while (job := processes.take()) is not None:
         say(f"compiling {job[0]}")
         compile_form(*job)
-    helpers.finish()
+    processes.finish()
     if _can_be_kept():
-        for job in missing:  # what helpers left
+        for job in missing:  # what processes left
             if not _is_kept(*job):
                 compile_form(*job)
     return len(jobs) - len(missing), sum(_is_kept(*job) for job in missing)
@@ -65,35 +65,35 @@ def foresee(modules: Sequence[str]) -> None:
     _FORESEEN[:] = modules
 
 
-def from_helpers(function: Callable[..., object], form: str) -> MachineCode | None:
-    """The machine code of a kernel where a helper compiles it; None where the caller has to.
+def from_processes(function: Callable[..., object], form: str) -> MachineCode | None:
+    """The machine code of a kernel where another process compiles it; None where the caller has to.
 
-    The first call after `foresee` starts helpers for what is missing of the kernels that it named.
+    The first call after `foresee` starts processes for what is missing of the kernels that it named.
     """
     from heapdump.kernels import code_files
 
     with _STARTING:
-        helpers = _helpers()
+        processes = _processes()
     job = (f"{function.__module__.rpartition('.')[2]}.{function.__name__}", form)
-    while (other := helpers.claim(job)) is not None:
+    while (other := processes.claim(job)) is not None:
         with contextlib.suppress(Exception):  # whoever needs it finds the same error
             compile_form(*other)
     return code_files.read(function, form)
 
 
-def _helpers() -> Helpers:
-    """The helpers for what is foreseen; none where their work cannot be kept, or is not listed (in a zip file)."""
-    from heapdump.kernels.helpers import Helpers, helpful_number
+def _processes() -> CompilerProcesses:
+    """The processes for what is foreseen; none where their work cannot be kept, or is not listed (in a zip file)."""
+    from heapdump.kernels.compiler_processes import CompilerProcesses, worthwhile_number
 
     foreseen = tuple(_FORESEEN)
-    if foreseen not in _HELPERS:
+    if foreseen not in _PROCESSES:
         missing: list[Job] = []
         with contextlib.suppress(OSError):
             if foreseen and _can_be_kept():
                 missing = [job for job in usual_jobs(foreseen) if not _is_kept(*job)]
-        number = helpful_number(len(missing))
-        _HELPERS[foreseen] = Helpers(missing if number else (), number)
-    return _HELPERS[foreseen]
+        number = worthwhile_number(len(missing))
+        _PROCESSES[foreseen] = CompilerProcesses(missing if number else (), number)
+    return _PROCESSES[foreseen]
 
 
 def compile_form(name: str, form: str) -> None:

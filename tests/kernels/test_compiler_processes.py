@@ -1,4 +1,4 @@
-"""Helpers: processes that compile kernels beside this one. Most tests give them a program of their own."""
+"""Processes that compile kernels beside this one. Most tests give them a program of their own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 from heapdump import kernels
 from heapdump.available_memory import Available
-from heapdump.kernels import ahead, code_files, helpers
-from heapdump.kernels.helpers import Helpers, helpful_number
+from heapdump.kernels import ahead, code_files, compiler_processes
+from heapdump.kernels.compiler_processes import CompilerProcesses, worthwhile_number
 
 JOBS = [("reach.flood", "a"), ("reach.flood", "b"), ("reach.trace", "c")]
 OBEDIENT = "import sys\nprint(flush=True)\nfor _ in sys.stdin: print(flush=True)"
@@ -25,8 +25,8 @@ DYING = "import sys\nprint(flush=True)\nsys.stdin.readline()"
 SLOW = "import sys, time\nprint(flush=True)\nfor _ in sys.stdin: time.sleep(0.5); print(flush=True)"
 
 
-def all_taken(found: Helpers) -> None:
-    """Waits until helpers have begun every job."""
+def all_taken(found: CompilerProcesses) -> None:
+    """Waits until processes have begun every job."""
     deadline = time.monotonic() + 30
     while found._waiting and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -34,21 +34,21 @@ def all_taken(found: Helpers) -> None:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The helpers that are started from now on."""
-    begun, start = list[subprocess.Popen[bytes]](), helpers._started
+    """The processes that are started from now on."""
+    begun, start = list[subprocess.Popen[bytes]](), compiler_processes._started
 
     def started() -> subprocess.Popen[bytes]:
         begun.append(start())
         return begun[-1]
 
-    monkeypatch.setattr(helpers, "_started", started)
+    monkeypatch.setattr(compiler_processes, "_started", started)
     return begun
 
 
 @pytest.mark.parametrize("program", [OBEDIENT, SLOW])
-def test_helpers_take_every_job_and_are_waited_for(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    monkeypatch.setattr(helpers, "_START", program)
-    found = Helpers(JOBS, 2)
+def test_every_job_is_taken_and_waited_for(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(compiler_processes, "_START", program)
+    found = CompilerProcesses(JOBS, 2)
     all_taken(found)
     assert found.claim(JOBS[2]) is None
     assert JOBS[2] not in found._begun
@@ -57,10 +57,10 @@ def test_helpers_take_every_job_and_are_waited_for(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("program", [DEAD, DYING, "raise SystemExit(1)"])
-def test_a_helper_that_ends_leaves_the_jobs_to_the_caller(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    monkeypatch.setattr(helpers, "_START", program)
+def test_a_process_that_ends_leaves_the_jobs_to_the_caller(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    monkeypatch.setattr(compiler_processes, "_START", program)
     others = threading.enumerate()
-    found = Helpers(JOBS, 1)
+    found = CompilerProcesses(JOBS, 1)
     for thread in set(threading.enumerate()) - set(others):
         thread.join(30)
     left = list(iter(found.take, None))
@@ -69,9 +69,9 @@ def test_a_helper_that_ends_leaves_the_jobs_to_the_caller(monkeypatch: pytest.Mo
     found.finish()
 
 
-def test_the_caller_is_given_other_jobs_while_a_helper_has_the_one_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "_START", SLOW)
-    found = Helpers(JOBS, 1)
+def test_the_caller_is_given_other_jobs_while_a_process_has_the_one_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler_processes, "_START", SLOW)
+    found = CompilerProcesses(JOBS, 1)
     deadline = time.monotonic() + 30
     while len(found._waiting) > 2 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -91,15 +91,15 @@ def test_the_caller_is_given_other_jobs_while_a_helper_has_the_one_it_needs(monk
         (1, "0.20 0.18 0.12 1/900 4711", 100, 0),
     ],
 )
-def test_helpers_use_idle_processors_alone(
+def test_only_idle_processors_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, load: str, jobs: int, expected: int
 ) -> None:
     (tmp_path / "loadavg").write_text(load)
-    monkeypatch.setattr(helpers, "_LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(compiler_processes, "_LOAD", tmp_path / "loadavg")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(processors)), raising=False)
-    monkeypatch.setattr(helpers, "_GROUP", tmp_path)
-    monkeypatch.setattr(helpers, "available_memory", lambda: None)
-    assert helpful_number(jobs) == expected
+    monkeypatch.setattr(compiler_processes, "_GROUP", tmp_path)
+    monkeypatch.setattr(compiler_processes, "available_memory", lambda: None)
+    assert worthwhile_number(jobs) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,32 +113,32 @@ def test_helpers_use_idle_processors_alone(
         ({"cpu.max": "nothing known"}, 7),
     ],
 )
-def test_a_container_gets_as_many_helpers_as_it_may_use_processors(
+def test_a_container_gets_as_many_as_it_may_use_processors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(helpers, "_GROUP", tmp_path)
-    monkeypatch.setattr(helpers, "_LOAD", tmp_path / "none")
+    monkeypatch.setattr(compiler_processes, "_GROUP", tmp_path)
+    monkeypatch.setattr(compiler_processes, "_LOAD", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
-    monkeypatch.setattr(helpers, "available_memory", lambda: None)
-    assert helpful_number(100) == expected
+    monkeypatch.setattr(compiler_processes, "available_memory", lambda: None)
+    assert worthwhile_number(100) == expected
 
 
-def test_no_helper_where_memory_is_short_or_no_python_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "_idle_processors", lambda: 64)
-    monkeypatch.setattr(helpers, "available_memory", lambda: Available(1 << 30, "a limit"))
-    assert helpful_number(100) == 1
-    monkeypatch.setattr(helpers, "available_memory", lambda: Available(1 << 28, "a limit"))
-    assert helpful_number(100) == 0
-    monkeypatch.setattr(helpers, "available_memory", lambda: None)
-    assert helpful_number(100) == 7
+def test_none_where_memory_is_short_or_no_python_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler_processes, "_idle_processors", lambda: 64)
+    monkeypatch.setattr(compiler_processes, "available_memory", lambda: Available(1 << 30, "a limit"))
+    assert worthwhile_number(100) == 1
+    monkeypatch.setattr(compiler_processes, "available_memory", lambda: Available(1 << 28, "a limit"))
+    assert worthwhile_number(100) == 0
+    monkeypatch.setattr(compiler_processes, "available_memory", lambda: None)
+    assert worthwhile_number(100) == 7
     monkeypatch.setattr(sys, "executable", "")
-    assert helpful_number(100) == 0
+    assert worthwhile_number(100) == 0
 
 
-def test_a_helper_compiles_what_it_reads(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_compiles_what_it_reads(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("numba")
     done = list[tuple[str, str]]()
 
@@ -148,7 +148,7 @@ def test_a_helper_compiles_what_it_reads(monkeypatch: pytest.MonkeyPatch, capfd:
 
     monkeypatch.setattr(ahead, "compile_form", compile_form)
     monkeypatch.setattr(sys, "stdin", io.StringIO('["a.b", "i"]\n["c.d", "i8:1C"]\n'))
-    helpers.serve()
+    compiler_processes.serve()
     assert done == [("a.b", "i"), ("c.d", "i8:1C")]
     assert capfd.readouterr().out == "\n\n\n"
 
@@ -162,18 +162,18 @@ def add(values: np.ndarray) -> int:
 
 @pytest.mark.parametrize("is_command", [True, False])
 @pytest.mark.parametrize("program", [OBEDIENT, DEAD])
-def test_helpers_are_started_for_a_command_alone_and_change_no_answer(
+def test_processes_are_started_for_a_command_alone_and_change_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_command: bool, program: str
 ) -> None:
     pytest.importorskip("numba")
     if not code_files.is_possible():
         pytest.skip("code from files was not tried on this system")
     monkeypatch.setattr(code_files, "_folders", lambda: (tmp_path,))
-    monkeypatch.setattr(helpers, "_START", program)
-    monkeypatch.setattr(helpers, "_idle_processors", lambda: 1)
-    monkeypatch.setattr(helpers, "available_memory", lambda: None)
+    monkeypatch.setattr(compiler_processes, "_START", program)
+    monkeypatch.setattr(compiler_processes, "_idle_processors", lambda: 1)
+    monkeypatch.setattr(compiler_processes, "available_memory", lambda: None)
     monkeypatch.setattr(kernels, "_LISTENERS", [lambda text: None] if is_command else [])
-    monkeypatch.setattr(ahead, "_HELPERS", {})
+    monkeypatch.setattr(ahead, "_PROCESSES", {})
     monkeypatch.setattr(ahead, "_FORESEEN", list(ahead.OF_REACH))
     monkeypatch.setattr(ahead, "compile_form", lambda name, form: None)
     begun = recorded(monkeypatch)
@@ -187,20 +187,22 @@ def test_helpers_are_started_for_a_command_alone_and_change_no_answer(
 
 
 @pytest.mark.parametrize("foreseen", [(), ahead.OF_REACH])
-def test_no_helper_whose_work_is_lost_or_not_known(monkeypatch: pytest.MonkeyPatch, foreseen: tuple[str, ...]) -> None:
+def test_none_whose_work_is_lost_or_not_known(monkeypatch: pytest.MonkeyPatch, foreseen: tuple[str, ...]) -> None:
     monkeypatch.setattr(code_files, "_folders", lambda: (Path("/proc/none"),))
-    monkeypatch.setattr(helpers, "_idle_processors", lambda: 4)
-    monkeypatch.setattr(ahead, "_HELPERS", {})
+    monkeypatch.setattr(compiler_processes, "_idle_processors", lambda: 4)
+    monkeypatch.setattr(ahead, "_PROCESSES", {})
     monkeypatch.setattr(ahead, "_FORESEEN", list(foreseen))
-    monkeypatch.setattr(helpers, "_started", lambda: pytest.fail("started"))
-    assert ahead.from_helpers(add, "i8:1C") is None
+    monkeypatch.setattr(compiler_processes, "_started", lambda: pytest.fail("started"))
+    assert ahead.from_processes(add, "i8:1C") is None
 
 
-def test_a_helper_that_hangs_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helpers, "_START", "import sys, time\nprint(flush=True)\nsys.stdin.readline(); time.sleep(60)")
-    monkeypatch.setattr(helpers, "_PATIENCE_SECONDS", 0.1)
+def test_a_process_that_hangs_is_not_waited_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        compiler_processes, "_START", "import sys, time\nprint(flush=True)\nsys.stdin.readline(); time.sleep(60)"
+    )
+    monkeypatch.setattr(compiler_processes, "_PATIENCE_SECONDS", 0.1)
     begun = recorded(monkeypatch)
-    found = Helpers(JOBS[:1], 1)
+    found = CompilerProcesses(JOBS[:1], 1)
     all_taken(found)
     assert found.claim(JOBS[0]) is None
     found.finish()

@@ -1,7 +1,7 @@
-"""Processes that compile kernels beside this one, which compiles others meanwhile.
+"""Processes that compile kernels while this one compiles others.
 
-A helper is this Python again. It reads jobs, one a line, from its standard input, writes the machine code of each to
-its file (`code_files`) and then an empty line; it ends with its input.
+Each is this Python again. It reads jobs, one a line, from its standard input, writes the machine code of each to its
+file (`code_files`) and then an empty line; it ends with its input.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Job = tuple[str, str]
 
 _MOST, _JOBS_EACH, _PATIENCE_SECONDS = 7, 4, 10
 _BYTES = 320 << 20
-"""Memory that one helper may need, with room to spare: 0.2 GB were measured."""
+"""Memory that one may need, with room to spare: 0.2 GB were measured."""
 
 _LOAD, _GROUP = Path("/proc/loadavg"), Path("/sys/fs/cgroup")
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from heapdump.kernels.helpers import serve; serve()"
+_START = f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from {__name__} import serve; serve()"
 
 
-def helpful_number(jobs: int) -> int:
-    """The number of helpers that so many jobs are worth on this machine now; 0 where no processor is idle."""
+def worthwhile_number(jobs: int) -> int:
+    """How many processes so many jobs are worth on this machine now; 0 where no processor is idle."""
     if not sys.executable or getattr(sys, "frozen", False):  # a program of its own that holds Python
         return 0
     memory = available_memory()
@@ -38,7 +38,7 @@ def helpful_number(jobs: int) -> int:
 
 
 def _idle_processors() -> int:
-    """Processors that no thread uses at this moment: on a busy machine helpers would only be waited for."""
+    """Processors that no thread uses at this moment: on a busy machine others would only be waited for."""
     if not hasattr(os, "sched_getaffinity"):
         return (os.cpu_count() or 1) - 1
     running = 1
@@ -61,11 +61,11 @@ def _allowed_processors() -> int:
     return 1 + _MOST
 
 
-class Helpers:
-    """Jobs, and helpers that take them in their order until none is left or this process ends."""
+class CompilerProcesses:
+    """Jobs, and processes that take them in their order until none is left or this process ends."""
 
     def __init__(self, jobs: Sequence[Job], count: int) -> None:
-        """Starts `count` helpers, or as many as the system lets start."""
+        """Starts `count` processes, or as many as the system lets start."""
         self._waiting, self._begun = list(jobs), set[Job]()
         self._changed = threading.Condition()  # of an RLock: `take` inside `_begin`
         with contextlib.suppress(RuntimeError):  # no more threads
@@ -78,9 +78,9 @@ class Helpers:
             return self._waiting.pop(0) if self._waiting else None
 
     def claim(self, job: Job) -> Job | None:
-        """Keeps a job from the helpers: None. Where one has begun it, another job for the caller to do meanwhile.
+        """Keeps a job from the processes: None. Where one has begun it, another job for the caller to do meanwhile.
 
-        None, too, where no other job is left: after the helper is done, or has taken far too long.
+        None, too, where no other job is left: after the process is done, or has taken far too long.
         """
         with self._changed:
             if job in self._waiting:
@@ -91,21 +91,21 @@ class Helpers:
             return None
 
     def finish(self) -> None:
-        """Gives helpers no more jobs, and waits for those that they have begun; not for ever."""
+        """Gives out no more jobs, and waits for those that were begun; not for ever."""
         with self._changed:
             self._waiting.clear()
             self._changed.wait_for(lambda: not self._begun, _PATIENCE_SECONDS)
 
     def _serve(self) -> None:
-        """Gives jobs to one helper. A helper that fails leaves its job to whoever claims it."""
-        with contextlib.suppress(OSError, ValueError), _started() as helper:
-            assert helper.stdin is not None and helper.stdout is not None
-            is_alive = bool(helper.stdout.readline())
+        """Gives jobs to one process. One that fails leaves its job to whoever claims it."""
+        with contextlib.suppress(OSError, ValueError), _started() as process:
+            assert process.stdin is not None and process.stdout is not None
+            is_alive = bool(process.stdout.readline())
             while is_alive and (job := self._begin()) is not None:
                 try:
-                    helper.stdin.write(json.dumps(job).encode() + b"\n")
-                    helper.stdin.flush()
-                    is_alive = bool(helper.stdout.readline())
+                    process.stdin.write(json.dumps(job).encode() + b"\n")
+                    process.stdin.flush()
+                    is_alive = bool(process.stdout.readline())
                 finally:
                     self._end(job)
 
@@ -123,7 +123,7 @@ class Helpers:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    """A new helper. It imports from where this process imports, and writes byte code only where this one does."""
+    """A new process. It imports from where this one imports, and writes byte code only where this one does."""
     paths = json.dumps([path for path in sys.path if isinstance(path, str) and path])
     options = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
     options += ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
@@ -134,7 +134,7 @@ def _started() -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """Is a helper: see above. The first empty line says that it is ready."""
+    """Is such a process: see above. The first empty line says that it is ready."""
     from heapdump.kernels.ahead import compile_form
     from heapdump.kernels.compiler import warm_up
 
