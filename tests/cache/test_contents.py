@@ -68,7 +68,7 @@ def test_clear_deletes_every_index_and_nothing_else(root: Path, tmp_path: Path) 
 def test_clear_and_compile_are_both_done(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("heapdump.kernels.compile_known", lambda say: (60, 3))
+    monkeypatch.setattr("heapdump.kernels.ahead.compile_known", lambda say: (60, 3))
     assert run(["cache", "--clear", "--compile", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)["data"]
     assert (data["deleted_bytes"] > 0, data["indexes"], data["compiled"], data["kept"]) == (True, [], 3, 60)
@@ -87,7 +87,7 @@ def test_nothing_is_cleared_where_nothing_can_be_compiled(
     def no_numba(say: Callable[[str], None]) -> tuple[int, int]:
         raise ImportError("No module named 'numba'")
 
-    monkeypatch.setattr("heapdump.kernels.compile_known", no_numba)
+    monkeypatch.setattr("heapdump.kernels.ahead.compile_known", no_numba)
     assert run(["cache", "--clear", "--compile"]) == 2
     assert (capsys.readouterr().out, len(entries())) == ("", 2)
 
