@@ -130,7 +130,7 @@ def _wrong_usage(context: click.Context | None, error: click.ClickException) -> 
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
-        _complain(getattr(error, "ctx", None) or context, _sentence(error.format_message()))
+        _complain(getattr(error, "ctx", None) or context, _words(error))
     return error.exit_code
 
 
@@ -183,6 +183,14 @@ def _say(text: str) -> None:
     from heapdump.render.text import printable
 
     click.echo(printable(text), err=True)
+
+
+def _words(error: click.ClickException) -> str:
+    """What is wrong; of an unknown option in words of our own, because versions of click differ."""
+    if not isinstance(error, click.NoSuchOption):
+        return _sentence(error.format_message())
+    near = " or ".join(repr(one) for one in sorted(error.possibilities or ()))
+    return f"no such option {error.option_name!r}" + (f"; did you mean {near}?" if near else "")
 
 
 def _sentence(message: str) -> str:

@@ -86,6 +86,7 @@ def test_commands_are_listed_by_question_and_each_in_one_line(eighty: None, capf
         (["sumary", "x.dmp"], "heapdump: error: no command 'sumary'; did you mean summary?"),
         (["xyzzy"], "heapdump: error: no command 'xyzzy'; heapdump --help lists the commands"),
         (["leaks", "--groupby", "x"], "heapdump leaks: error: no such option '--groupby'; did you mean '--group-by'?"),
+        (["leaks", "--xyzzy"], "heapdump leaks: error: no such option '--xyzzy'"),
         (["leaks", "a", "b"], "heapdump leaks: error: got unexpected extra argument (b)"),
         (["heaps", "--limit", "many"], "heapdump heaps: error: invalid value for '--limit': 'many' is not a whole number"),
         (["refs"], "heapdump refs: error: no address; name the dump and one: heapdump refs crash.dmp 0x29fb0000"),
