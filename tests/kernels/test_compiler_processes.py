@@ -211,6 +211,6 @@ def test_a_process_that_hangs_is_not_waited_for_in_vain(monkeypatch: pytest.Monk
 
 
 def test_what_is_foreseen_is_usual_and_in_the_order_of_use() -> None:
-    for modules in (ahead.OF_REACH, ahead.OF_TREE):
+    for modules in (ahead.OF_REACH, ahead.OF_TYPES, ahead.OF_TREE):
         names = [name.partition(".")[0] for name, _ in ahead.usual_jobs(modules)]
         assert list(dict.fromkeys(names)) == list(modules)
